@@ -1,0 +1,1 @@
+"""Pure tables and decisions: no I/O, no clock, no chance, no asyncio."""

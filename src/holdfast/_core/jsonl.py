@@ -1,0 +1,64 @@
+"""
+A transcript's bytes: one JSON object a line, only ever appended to.
+
+An entry exists if, and only if, its newline does.  Bytes after the last newline are a *torn
+tail*: a writer died in the middle, and nobody was told that the entry exists.  The next
+writer gives the tail its newline, in the same write as its own entries, so the file only
+grows; the tail then stands as a line that does not parse, which readers skip and `verify`
+reports.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from holdfast.types import Entry
+
+__all__ = ["LINE_BYTES_MAX", "Line", "encode", "lines"]
+
+#: One line may be this long, newline included: a message with an inlined attachment.
+LINE_BYTES_MAX: Final = 64 * 1024 * 1024
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder()
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    offset: int  #: Where it starts, from the beginning of the file.
+    raw: bytes  #: Without its newline.
+    entry: Entry | None  #: None: not a JSON object.
+
+
+def encode(entries: Iterable[Mapping[str, Any]]) -> bytes:
+    """The batch that one write appends: each entry on a line of its own."""
+    return b"".join(_encoder.encode(entry) + b"\n" for entry in entries)
+
+
+def lines(data: bytes, *, offset: int = 0) -> Iterator[Line]:
+    """
+    Every whole line of *data*, which starts at *offset* of its file.
+
+    A torn tail is not a line and is not returned.  Lines of white space are passed over.
+    """
+    start = 0
+    # Not splitlines(): that also splits at carriage returns, which are data here.
+    while (end := data.find(b"\n", start)) >= 0:
+        raw = data[start:end]
+        if raw.strip():
+            yield Line(offset + start, raw, _object(raw))
+        start = end + 1
+
+
+def _object(raw: bytes) -> Entry | None:
+    try:
+        value = _decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,194 @@
+"""
+A transcript as a tree: which entries are on the active branch, and what a model should see.
+
+Every entry but the header has an `id` and a `parentId`.  The active branch is the path from
+the root to the *leaf*.  An appended entry becomes the leaf, with three exceptions:
+
+    side entries (`appendMode: "side"`)   stand beside the branch
+    `leaf` entries                        say themselves where the leaf is
+    anything that is not conversation     (labels, session info, unknown types) moves the leaf
+                                          only if it extends the branch: a rename must not
+                                          cut a conversation short (pi #9930)
+
+Unknown fields and types are kept because nothing here is ever written back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from holdfast._core import turns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from holdfast._core.jsonl import Line
+    from holdfast.types import Entry
+
+__all__ = ["VERSION", "End", "Tree", "bad_header"]
+
+VERSION: Final = 3
+
+_MOVES_LEAF: Final = frozenset(
+    {
+        "message",
+        "thinking_level_change",
+        "model_change",
+        "compaction",
+        "branch_summary",
+        "custom",
+        "custom_message",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a turn ended, as the transcript tells it."""
+
+    outcome: str
+    reason: str | None
+    entry_id: str
+    text: str
+
+
+def bad_header(entry: Mapping[str, Any] | None) -> str | None:
+    """What is wrong with a first line, in words; None if it is a header we can append to."""
+    if entry is None:
+        return "the first line is not a JSON object"
+    if entry.get("type") != "session":
+        return "the first line is not a session header"
+    if not isinstance(entry.get("id"), str):
+        return "the session header has no id"
+    version = entry.get("version")
+    if version != VERSION:
+        return f"the session header says format version {version}; only {VERSION} is known"
+    return None
+
+
+@dataclass(slots=True)
+class Tree:
+    """What is known of one transcript.  Fed with its lines, in order; never fed twice."""
+
+    header: Entry | None = None
+    leaf: str | None = None
+    entries: dict[str, Entry] = field(default_factory=dict)
+    ends: dict[str, End] = field(default_factory=dict)  #: By turn id.
+    questions: dict[str, str] = field(default_factory=dict)  #: Turn id → its user entry.
+    #: Lines that say nothing to us: (offset, why).  `verify` tells them in words.
+    skipped: list[tuple[int, str]] = field(default_factory=list)
+
+    def feed(self, lines: Iterable[Line]) -> None:
+        for line in lines:
+            if line.entry is None:
+                self.skipped.append((line.offset, "unparsable"))
+            elif self.header is None:
+                self.header = line.entry
+            else:
+                self._add(line.offset, line.entry)
+
+    def _add(self, offset: int, entry: Entry) -> None:
+        entry_id = entry.get("id")
+        if not isinstance(entry_id, str):
+            self.skipped.append((offset, "no_id"))
+            return
+        if entry_id in self.entries:
+            self.skipped.append((offset, "duplicate_id"))
+            return
+        self.entries[entry_id] = entry
+        self._move_leaf(entry_id, entry)
+        self._note_turn(entry_id, entry)
+
+    def _move_leaf(self, entry_id: str, entry: Entry) -> None:
+        kind = entry.get("type")
+        if kind == "leaf":
+            target = entry.get("targetId")
+            self.leaf = target if target in self.entries else self.leaf
+        elif entry.get("appendMode") == "side":
+            return
+        elif kind in _MOVES_LEAF or entry.get("parentId") == self.leaf:
+            self.leaf = entry_id
+
+    def _note_turn(self, entry_id: str, entry: Entry) -> None:
+        stamp = entry.get("holdfast")
+        if not isinstance(stamp, dict) or not isinstance(turn := stamp.get("turn"), str):
+            return
+        message = entry.get("message")
+        if stamp.get("final") is True:
+            self.ends.setdefault(turn, End("replied", None, entry_id, text_of(message)))
+        elif entry.get("customType") == turns.ENDED_BY:
+            data = entry.get("data")
+            data = data if isinstance(data, dict) else {}
+            outcome = str(data.get("outcome", "failed"))
+            reason = data.get("reason")
+            self.ends.setdefault(turn, End(outcome, reason, entry_id, ""))
+        elif isinstance(message, dict) and message.get("role") == "user":
+            self.questions.setdefault(turn, entry_id)
+
+    def path(self, to: str | None = None) -> list[Entry]:
+        """Entries from the root to *to* (default: the leaf).  A broken chain starts late."""
+        found: list[Entry] = []
+        seen: set[str] = set()
+        here = self.leaf if to is None else to
+        while here is not None and here not in seen:
+            entry = self.entries.get(here)
+            if entry is None:
+                break
+            seen.add(here)
+            found.append(entry)
+            parent = entry.get("parentId")
+            here = parent if isinstance(parent, str) else None
+        found.reverse()
+        return found
+
+    def history(self, *, without_turn: str | None = None) -> tuple[Mapping[str, Any], ...]:
+        """
+        The messages that a model should see, oldest first.
+
+        The latest compaction on the branch replaces everything before the first entry that
+        it kept.  *without_turn* leaves out that turn's own entries.
+        """
+        messages: list[Mapping[str, Any]] = []
+        for entry in self._kept(self.path()):
+            stamp = entry.get("holdfast")
+            if without_turn and isinstance(stamp, dict) and stamp.get("turn") == without_turn:
+                continue
+            message = _as_message(entry)
+            if message is not None:
+                messages.append(message)
+        return tuple(messages)
+
+    @staticmethod
+    def _kept(path: list[Entry]) -> list[Entry]:
+        at = next(
+            (i for i in reversed(range(len(path))) if path[i].get("type") == "compaction"), None
+        )
+        if at is None:
+            return path
+        first = path[at].get("firstKeptEntryId")
+        start = next((i for i in range(at) if path[i].get("id") == first), at)
+        return [path[at], *path[start:at], *path[at + 1 :]]
+
+
+def text_of(message: object) -> str:
+    """The text of a message object, its text parts joined."""
+    content = message.get("content") if isinstance(message, dict) else None
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return ""
+    parts = (p.get("text") for p in content if isinstance(p, dict) and p.get("type") == "text")
+    return "".join(text for text in parts if isinstance(text, str))
+
+
+def _as_message(entry: Entry) -> Mapping[str, Any] | None:
+    match entry.get("type"):
+        case "message":
+            message = entry.get("message")
+            return message if isinstance(message, dict) else None
+        case "compaction" | "branch_summary":
+            return {"role": "compactionSummary", "summary": str(entry.get("summary", ""))}
+        case "custom_message":
+            return {"role": "user", "content": entry.get("content", "")}
+    return None

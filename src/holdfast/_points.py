@@ -1,0 +1,42 @@
+"""
+Named points in the code where a test may stop the world.
+
+A test that freezes a process "between the token check and the append" needs that place
+to have a name.  In production the table is empty and a point costs one dictionary look-up.
+The names are listed here, once, so that a renamed point fails its test loudly.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["POINTS", "install", "reach"]
+
+POINTS: Final = frozenset(
+    {
+        "append.checked",  #: The token is checked, the write lock held, no byte written.
+        "append.written",  #: The batch is in the file; nothing is synced.
+        "commit.appended",  #: The final entry is durable; no control transaction yet.
+        "control.begun",  #: Inside a control transaction, before its first statement.
+        "effect.loaded",  #: History loaded under the write lock; the mark not left yet.
+        "stream.first_text",  #: The first text of a model call has been handed on.
+    }
+)
+
+_hooks: dict[str, Callable[[], None]] = {}
+
+
+def install(name: str, hook: Callable[[], None]) -> None:
+    """Run *hook*, synchronously, each time *name* is reached in this process."""
+    assert name in POINTS, f"no such point: {name}"
+    _hooks[name] = hook
+
+
+def reach(name: str) -> None:
+    """Mark a point.  Does nothing unless a test installed a hook."""
+    hook = _hooks.get(name)
+    if hook is not None:
+        hook()

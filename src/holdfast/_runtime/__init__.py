@@ -1,0 +1,1 @@
+"""Asyncio shells: they perform effects and decide nothing."""

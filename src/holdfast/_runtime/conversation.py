@@ -1,0 +1,142 @@
+"""
+Asking an agent until it has answered: retries, idle time, and what the attempts have made.
+
+The write lock is free all the while.  Every failure of a provider is either tried again here,
+inside the same run, or becomes the turn's outcome; nothing is swallowed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from holdfast import _points
+from holdfast._core import failover
+from holdfast.errors import CoordinationError, ProviderError
+from holdfast.types import Final, Made, Silent, Text
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from holdfast._core.settings import Settings
+    from holdfast._runtime.live import Live
+    from holdfast._runtime.tools import Tools
+    from holdfast.ports import Agent
+    from holdfast.types import AgentEvent, Prompt
+
+__all__ = ["Conversation", "Ended", "Said"]
+
+_log = logging.getLogger("holdfast.turn")
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A finished reply: its messages, oldest first, the last one being the reply."""
+
+    messages: tuple[Mapping[str, Any], ...]
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """No reply, and why."""
+
+    outcome: str  #: silent, failed, cancelled; or aborted, which is decided elsewhere.
+    reason: str | None
+    hint: str | None
+
+
+class Conversation:
+    """One run's talk with its agent.  Used once."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        tools: Tools,
+        live: Live,
+        count_attempt: Callable[[], Awaitable[int]],
+        settings: Settings,
+    ) -> None:
+        self._agent, self._tools, self._live = agent, tools, live
+        self._count_attempt, self._settings = count_attempt, settings
+        self._made: list[Mapping[str, Any]] = []
+
+    async def answer(self, prompt: Prompt) -> Said | Ended:
+        """
+        Ask until there is an answer, or a failure that asking again does not mend.
+
+        Raises:
+            FencedError, LeaseLostError: the right to act is gone.
+        """
+        attempt = prompt.attempt
+        while True:
+            try:
+                return await self._ask(replace(prompt, attempt=attempt, made=tuple(self._made)))
+            except ProviderError as error:
+                again = failover.may_retry(
+                    error.reason,
+                    attempt=attempt,
+                    attempts_max=self._settings.attempts_max,
+                    retry_after_s=error.retry_after_s,
+                )
+                level = logging.WARNING if again else logging.INFO  # The outcome says the rest.
+                _log.log(level, "turn %s: attempt %d: %s", prompt.turn_id, attempt, error)
+                if not again:
+                    hint = error.hint or failover.REASONS[error.reason].hint
+                    return Ended("failed", error.reason, f"{error} — {hint}")
+                await asyncio.sleep(
+                    failover.backoff_s(
+                        attempt=attempt,
+                        retry_after_s=error.retry_after_s,
+                        chance=random.random(),  # noqa: S311
+                    )
+                )
+                attempt = await self._count_attempt()
+                self._live.emit("attempt", n=attempt, reason=error.reason)
+            except CoordinationError:
+                raise
+            except Exception as error:  # noqa: BLE001  An agent is anybody's code.
+                _log.exception("turn %s: the agent failed", prompt.turn_id)
+                return Ended("failed", "agent_error", f"{type(error).__name__}: {error}")
+
+    async def _ask(self, prompt: Prompt) -> Said | Ended:
+        """One attempt.  The idle bound runs from event to event, but not while tools run."""
+        idle_s = self._settings.idle_timeout_ms / 1000
+        now = asyncio.get_running_loop().time
+        try:
+            async with asyncio.timeout(idle_s) as idle:
+                self._tools.watched_by(
+                    lambda busy: idle.reschedule(None if busy else now() + idle_s)
+                )
+                async with aclosing(self._agent.respond(prompt, self._tools)) as events:
+                    async for event in events:
+                        if not self._tools.running:
+                            idle.reschedule(now() + idle_s)
+                        if (said := self._take(event, prompt.attempt)) is not None:
+                            idle.reschedule(None)
+                            return said
+        except TimeoutError as error:
+            if not idle.expired():
+                raise
+            detail = f"nothing came from the model for {idle_s:g} s"
+            raise ProviderError(reason="timeout", detail=detail) from error
+        finally:
+            self._tools.watched_by(None)
+        raise ProviderError(reason="truncated", detail="the agent ended without an answer")
+
+    def _take(self, event: AgentEvent, attempt: int) -> Said | Ended | None:
+        match event:
+            case Text(delta):
+                self._live.text(delta)
+                _points.reach("stream.first_text")
+            case Made(message):
+                self._made.append(message)
+            case Final(message, _):
+                return Said((*self._made, message), attempt)
+            case Silent(reason):
+                return Ended("silent", reason, None)
+        return None

@@ -1,0 +1,89 @@
+"""
+The entries that Holdfast writes: their form, their ids and their stamp.
+
+Every entry carries `"holdfast": {"turn", "attempt", "token", "seq", "final"?}` at its top
+level; the transcript format keeps unknown fields.  `seq` counts the entries of one turn's
+batch.  Only an entry with `final: true` is a reply.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from holdfast._core.turns import ENDED_BY
+from holdfast._stamps import now_iso, uuid7
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from holdfast.types import Entry, FencingToken, Turn
+
+__all__ = ["Stamp", "ended", "question", "reparented", "reply"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """Which attempt writes."""
+
+    turn: str
+    attempt: int
+    token: FencingToken
+
+    def mark(self, seq: int, *, final: bool = False) -> dict[str, Any]:
+        stamp = {"turn": self.turn, "attempt": self.attempt, "token": self.token, "seq": seq}
+        return {**stamp, "final": True} if final else stamp
+
+
+def question(turn: Turn, stamp: Stamp, parent: str | None) -> Entry:
+    """The user's message.  It is on disk before any model is called."""
+    message = {
+        "role": "user",
+        "content": [{"type": "text", "text": turn.text}],
+        "timestamp": time.time_ns() // 1_000_000,
+    }
+    return _entry(parent, stamp.mark(0), type="message", message=message)
+
+
+def reply(
+    messages: Sequence[Mapping[str, Any]], stamp: Stamp, parent: str | None
+) -> list[Entry]:
+    """A chain of message entries under *parent*; the last one is the turn's final entry."""
+    chain: list[Entry] = []
+    for seq, message in enumerate(messages, start=1):
+        final = seq == len(messages)
+        mark = stamp.mark(seq, final=final)
+        chain.append(_entry(parent, mark, type="message", message=dict(message)))
+        parent = chain[-1]["id"]
+    return chain
+
+
+def ended(
+    stamp: Stamp, parent: str | None, outcome: str, reason: str | None, *, side: bool
+) -> Entry:
+    """
+    What stands in the transcript for a turn that ended without a reply.
+
+    *side*: another turn may be running on the branch; do not move its leaf.
+    """
+    data = {"turn": stamp.turn, "outcome": outcome, "reason": reason}
+    mode = {"appendMode": "side"} if side else {}
+    return _entry(parent, stamp.mark(1), type="custom", customType=ENDED_BY, data=data, **mode)
+
+
+def reparented(entries: Sequence[Entry], parent: str | None) -> list[Entry]:
+    """Finished entries, put onto another head: only the first one's parent changes."""
+    first, *rest = entries
+    return [{**first, "parentId": parent}, *rest]
+
+
+def _entry(parent: str | None, stamp: dict[str, Any], /, **fields: Any) -> Entry:
+    return {
+        "type": fields.pop("type"),
+        "id": uuid7(),
+        "parentId": parent,
+        "timestamp": now_iso(),
+        **fields,
+        "holdfast": stamp,
+    }

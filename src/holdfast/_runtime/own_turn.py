@@ -1,0 +1,192 @@
+"""
+`hf.turn`: a turn that its caller answers itself, in its own loop.
+
+It queues and leases like any other turn and commits under the same fence; only the model
+call is the caller's.  Nobody else can run it, so it lives and dies with this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from holdfast._core.tree import text_of
+from holdfast._runtime.attempt import LOCK_AGAIN_MS, Attempt, Begun
+from holdfast._runtime.conversation import Ended, Said
+from holdfast.errors import (
+    BadRequestError,
+    HoldfastError,
+    LeaseLostError,
+    LockTimeoutError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+    from types import TracebackType
+
+    from holdfast._core.settings import Settings
+    from holdfast.ports import Store
+    from holdfast.types import Admitted, Leased, Turn, TurnId
+
+__all__ = ["OwnTurn"]
+
+
+class _Door(Protocol):
+    """What a turn needs of the runtime it belongs to."""
+
+    store: Store
+    settings: Settings
+
+    async def cancel(self, turn_id: str) -> Turn: ...
+    async def change(self) -> None: ...
+    def took(self, turn_id: TurnId) -> None: ...
+    def gave_back(self, turn: Turn | None, turn_id: TurnId) -> None: ...
+
+
+class OwnTurn:
+    """
+    ``async with hf.turn(key, text) as turn: await turn.reply(…)``.
+
+    Leaving without a reply ends the turn ``silent``; leaving by an exception ends it
+    ``failed`` (or ``cancelled``), and the exception goes on.
+    """
+
+    def __init__(self, door: _Door, admit: Callable[[], Awaitable[Admitted]]) -> None:
+        self._door, self._admit = door, admit
+        self._attempt: Attempt | None = None
+        self._begun: Begun | None = None
+        self._ended: Turn | None = None
+        self._failure: HoldfastError | None = None
+        self._unsettled = False  #: `reply` was torn off: only the transcript knows its end.
+
+    @property
+    def text(self) -> str:
+        return self._running.turn.text
+
+    @property
+    def turn_id(self) -> str:
+        return self._running.turn.turn_id
+
+    @property
+    def token(self) -> int:
+        """The fencing token of this turn's lease, for stores of your own."""
+        return self._running.token
+
+    def history(self) -> tuple[Mapping[str, Any], ...]:
+        """The conversation so far, as messages, oldest first, without this question."""
+        assert self._begun is not None
+        return self._begun.history
+
+    async def reply(self, text: str, *, messages: tuple[Mapping[str, Any], ...] = ()) -> None:
+        """
+        Commit the reply.  Exactly once.
+
+        Args:
+            text: what the assistant says.
+            messages: tool calls and results on the way to it, in the transcript's form.
+
+        Raises:
+            FencedError, LeaseLostError: the turn is not ours any more; nothing was written.
+            StoreError: it could not be written.
+
+        Cancellation:
+            The reply may or may not have been written; the turn's outcome says which.
+        """
+        if self._ended is not None or self._failure is not None or self._unsettled:
+            raise BadRequestError(detail="this turn has been answered already")
+        message = {
+            "role": "assistant",
+            "content": [{"type": "text", "text": text}],
+            "stopReason": "stop",
+            "timestamp": time.time_ns() // 1_000_000,
+        }
+        said = Said((*messages, message), self._running.turn.attempts)
+        assert text_of(message) == text
+        self._unsettled = True
+        try:
+            self._ended = await self._running.finish(said)
+        except HoldfastError as error:
+            self._failure = error
+            self._unsettled = False
+            raise
+        self._unsettled = False
+
+    async def __aenter__(self) -> Self:
+        admitted = await self._admit()
+        turn_id = admitted.turn.turn_id
+        self._door.took(turn_id)
+        try:
+            while True:
+                leased = await self._lease(turn_id)
+                self._attempt = Attempt(self._door.store, self._door.settings, leased)
+                try:
+                    begun = await self._attempt.begin()
+                except LockTimeoutError:
+                    await self._attempt.give_back("write_lock", delay_ms=LOCK_AGAIN_MS)
+                    continue
+                if isinstance(begun, Begun):
+                    self._begun = begun
+                    return self
+                self._door.gave_back(begun, turn_id)
+                raise LeaseLostError(turn_id=turn_id, token=leased.token)
+        except BaseException:
+            await self._abandon(turn_id)
+            raise
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        attempt = self._running
+        try:
+            if self._unsettled:
+                return  # The reaper looks under the write lock, and books what it finds.
+            if self._failure is not None:
+                self._ended = await attempt.failed(self._failure)
+            elif self._ended is None:
+                self._ended = await attempt.finish(_ending(error))
+        except HoldfastError as echo:
+            self._ended = await attempt.failed(echo)
+            if error is None:
+                raise  # What was done in here was for nothing: say so.
+        finally:
+            await attempt.let_go()
+            self._door.gave_back(self._ended, attempt.turn.turn_id)
+
+    @property
+    def _running(self) -> Attempt:
+        assert self._attempt is not None, "only inside `async with`"
+        return self._attempt
+
+    async def _lease(self, turn_id: TurnId) -> Leased:
+        control, me = self._door.store.control, self._door.store.owner.owner_id
+        while True:
+            if await control.is_head(turn_id):  # Cheap; a pick is a transaction.
+                leased = await control.pick(me, (), self._door.settings.lanes, only=turn_id)
+                if leased is not None:
+                    return leased
+            if (turn := await control.turn(turn_id)).ended:
+                self._door.gave_back(turn, turn_id)
+                raise LeaseLostError(turn_id=turn_id, token=0)
+            await self._door.change()
+
+    async def _abandon(self, turn_id: TurnId) -> None:
+        """We never got to run it: end it, so that nobody waits behind a ghost."""
+        turn = None
+        try:
+            turn = await self._door.cancel(turn_id)
+        except HoldfastError:
+            pass  # The first cause is on its way; the reaper ends what we could not.
+        finally:
+            self._door.gave_back(turn if turn and turn.ended else None, turn_id)
+
+
+def _ending(error: BaseException | None) -> Ended:
+    if error is None:
+        return Ended("silent", "no_reply", None)
+    if isinstance(error, asyncio.CancelledError):
+        return Ended("cancelled", "cancelled", None)
+    return Ended("failed", "agent_error", f"{type(error).__name__}: {error}")

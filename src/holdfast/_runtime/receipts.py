@@ -1,0 +1,143 @@
+"""What a sender holds: its turn's id, its place, and later its outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from holdfast.errors import StoreError
+from holdfast.types import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from holdfast._core.settings import Lane
+    from holdfast.ports import ControlStore
+    from holdfast.types import Turn, TurnId
+
+__all__ = ["Outcome", "Receipt", "Receipts"]
+
+_log = logging.getLogger("holdfast")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """
+    How a turn ended.
+
+    `kind` is one of ``replied``, ``silent``, ``refused``, ``failed``, ``cancelled``,
+    ``merged``; `reason` is one word, `hint` says what to do about it.
+    """
+
+    kind: str
+    text: str | None
+    reason: str | None
+    hint: str | None
+    turn_id: str
+    session_id: str
+    attempts: int
+    waited_ms: int  #: From acceptance to the first start; 0 if it never started.
+
+    @classmethod
+    def of(cls, turn: Turn) -> Outcome:
+        assert turn.outcome is not None
+        return cls(
+            kind=turn.outcome,
+            text=turn.reply,
+            reason=turn.reason,
+            hint=turn.hint,
+            turn_id=turn.turn_id,
+            session_id=turn.session_id,
+            attempts=turn.attempts,
+            waited_ms=_between_ms(turn.accepted_at, turn.started_at),
+        )
+
+
+class Receipts:
+    """Everybody in this process who waits for a turn's outcome.  Loop-bound."""
+
+    def __init__(self, control: ControlStore) -> None:
+        self._control = control
+        self._waiting: dict[TurnId, asyncio.Future[Turn]] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    async def receipt(self, turn: Turn, lanes: Mapping[str, Lane], *, fresh: bool) -> Receipt:
+        """The receipt of an accepted *turn*, whatever can be said of its place."""
+        try:
+            place = await self._control.place(turn.turn_id, lanes)
+        except StoreError as echo:  # An error here would say that it was not accepted.
+            _log.warning("turn %s: its place is not known: %s", turn.turn_id, echo)
+            place = Place(0, "unknown")
+        return Receipt(self, turn, place, fresh=fresh)
+
+    async def outcome(self, turn_id: TurnId) -> Turn:
+        """Wait for the turn's outcome.  Cancellation: safe; the turn goes on."""
+        known = self._waiting.get(turn_id)
+        if known is None:
+            known = self._waiting[turn_id] = asyncio.get_running_loop().create_future()
+            # Asked after we are listed: an outcome that came before cannot be missed.
+            for turn in await self._control.ended([turn_id]):
+                self.resolve(turn)
+        return await asyncio.shield(known)
+
+    def resolve(self, turn: Turn) -> None:
+        """Tell who waits for *turn*, if it has its outcome."""
+        if turn.ended and (waiting := self._waiting.pop(turn.turn_id, None)) is not None:
+            waiting.set_result(turn)
+
+    async def look(self) -> None:
+        """Another process may have ended what is waited for here."""
+        if self._waiting:
+            for turn in await self._control.ended(list(self._waiting)):
+                self.resolve(turn)
+
+    def close(self, error: BaseException) -> None:
+        for waiting in self._waiting.values():
+            waiting.set_exception(error)
+            waiting.exception()  # Seen: not everybody who waited still does.
+        self._waiting.clear()
+
+
+class Receipt:
+    """
+    An accepted message.
+
+    `position` counts the turns of its session that were ahead of it at acceptance, a running
+    one included; `waiting_for` says in one word what it waited for (``unknown`` if the store
+    accepted the message and then did not say).
+    """
+
+    def __init__(self, receipts: Receipts, turn: Turn, place: Place, *, fresh: bool) -> None:
+        self._receipts = receipts
+        self.turn_id = turn.turn_id
+        self.session_id = turn.session_id
+        self.admission = turn.admission
+        self.position = place.position
+        self.waiting_for = place.waiting_for
+        self.fresh = fresh  #: False: an earlier receipt, found by its idempotency key.
+
+    async def outcome(self, timeout_s: float | None = None) -> Outcome:
+        """
+        Wait until the turn has ended, wherever it runs.
+
+        Raises:
+            TimeoutError: not within *timeout_s*; the turn goes on, ask again.
+            DrainingError: this process closed while waiting.
+
+        Cancellation:
+            Safe; it does not cancel the turn.
+        """
+        async with asyncio.timeout(timeout_s):
+            return Outcome.of(await self._receipts.outcome(self.turn_id))
+
+
+def _between_ms(start: str, end: str | None) -> int:
+    if end is None:
+        return 0
+    passed = datetime.fromisoformat(end) - datetime.fromisoformat(start)
+    return max(0, int(passed.total_seconds() * 1000))

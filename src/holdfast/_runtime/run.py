@@ -1,0 +1,136 @@
+"""
+One run of one turn by an agent: from the lease to its outcome, or back to its place.
+
+Everything that may last, the model's stream and its tools, happens with the write lock free.
+Retries of a failing provider happen inside the run, with the lease kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from holdfast._runtime.attempt import Attempt, Begun
+from holdfast._runtime.conversation import Conversation, Ended
+from holdfast._runtime.live import Live
+from holdfast._runtime.tools import Tools
+from holdfast.errors import CoordinationError, StoreError
+from holdfast.types import Prompt
+
+if TYPE_CHECKING:
+    from holdfast._core.settings import Settings
+    from holdfast._runtime.conversation import Said
+    from holdfast.ports import Agent, Store
+    from holdfast.types import Leased, Turn
+
+__all__ = ["Run"]
+
+_log = logging.getLogger("holdfast.turn")
+
+
+class Run:
+    """An agent answering one leased turn.  Used once; loop-bound."""
+
+    def __init__(self, store: Store, settings: Settings, leased: Leased) -> None:
+        self._store, self._settings = store, settings
+        self._attempt = Attempt(store, settings, leased)
+        self.turn = leased.turn
+        self._aborted: str | None = None
+        self._abort_asked = asyncio.Event()
+        self._asking: asyncio.Task[Said | Ended] | None = None
+
+    async def answer(self, agent: Agent) -> Turn | None:
+        """
+        Answer the turn with *agent*.
+
+        Returns:
+            The turn as it stands afterwards; None: it is somebody else's now.
+
+        Raises:
+            StoreError: the row could not be moved.  The lease stays; the reaper ends it.
+        """
+        attempt = self._attempt
+        try:
+            begun = await attempt.begin()
+            if not isinstance(begun, Begun):
+                return begun
+            said = await self._converse(agent, begun)
+            if not isinstance(said, Ended) or said.outcome != "aborted":
+                return await attempt.finish(said)
+            return await self._stopped()
+        except (CoordinationError, StoreError) as error:
+            return await attempt.failed(error)
+        finally:
+            await attempt.let_go()
+
+    def abort(self, reason: str) -> None:
+        """
+        End this run soon: ``cancelled``, ``drained`` or ``fenced``.  Idempotent.
+
+        What is already finished is still committed; a model call is cancelled.
+        """
+        if self._aborted is None:
+            self._aborted = reason
+            self._abort_asked.set()
+            if reason == "fenced" and self._attempt.live is not None:
+                self._attempt.live.silence()
+            if self._asking is not None:
+                self._asking.cancel()
+
+    async def _stopped(self) -> Turn | None:
+        """The model was stopped before it had finished: whose wish was it?"""
+        if self._aborted == "fenced":
+            return None
+        if self._aborted == "cancelled":
+            return await self._attempt.finish(Ended("cancelled", "cancelled", None))
+        await self._attempt.let_go()
+        return await self._attempt.give_back("drained")
+
+    async def _converse(self, agent: Agent, begun: Begun) -> Said | Ended:
+        attempt, turn = self._attempt, self.turn
+        attempt.live = live = Live(self._store.live, turn.turn_id, attempt.token)
+        live.emit("started", attempt=turn.attempts)
+        conversation = Conversation(
+            agent, Tools(attempt.check, live), live, attempt.count_again, self._settings
+        )
+        if self._aborted is None:
+            self._asking = asyncio.create_task(conversation.answer(_prompt(turn, begun)))
+            await self._answered_or_aborted(self._asking)
+            if self._asking.done() and not self._asking.cancelled():
+                return self._asking.result()
+        return Ended("aborted", self._aborted, None)
+
+    async def _answered_or_aborted(self, asking: asyncio.Task[Said | Ended]) -> None:
+        """Wait for the answer; after an abort no longer than the settle bound."""
+        aborted = asyncio.ensure_future(self._abort_asked.wait())
+        try:
+            await asyncio.wait({asking, aborted}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self.abort("drained")
+        finally:
+            aborted.cancel()
+        if not asking.done():  # A model that ignores its end costs its own turn only.
+            await asyncio.wait({asking}, timeout=self._settings.settle_ms / 1000)
+            asking.add_done_callback(_heard)
+
+
+def _prompt(turn: Turn, begun: Begun) -> Prompt:
+    return Prompt(
+        turn_id=turn.turn_id,
+        session_id=turn.session_id,
+        session_key=turn.session_key,
+        agent_id=turn.agent_id,
+        lane=turn.lane,
+        source=turn.source,
+        text=turn.text,
+        history=begun.history,
+        attempt=turn.attempts,
+        model=turn.model,
+    )
+
+
+def _heard(task: asyncio.Task[Said | Ended]) -> None:
+    """An abandoned model call has ended after all; nobody waits for what it says."""
+    if not task.cancelled() and (echo := task.exception()) is not None:
+        _log.info("an abandoned model call ended: %s", echo)

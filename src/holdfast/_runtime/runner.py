@@ -1,0 +1,115 @@
+"""
+The runner: picks turns that this process may run, and runs each in a task of its own.
+
+It decides nothing about order or right: the store's pick does, in one transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from holdfast._runtime.run import Run
+from holdfast.errors import HoldfastError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from holdfast._core.settings import Settings
+    from holdfast.ports import Agent, Store
+    from holdfast.types import Leased, SessionId, Turn, TurnId
+
+__all__ = ["Runner"]
+
+_log = logging.getLogger("holdfast.runner")
+
+
+class Runner:
+    """This process's agents, and the turns they run now.  Loop-bound."""
+
+    def __init__(
+        self, store: Store, settings: Settings, agents: Mapping[str, Agent],
+        ended: Callable[[Turn], None], woken: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self._store, self._settings, self.agents = store, settings, dict(agents)
+        self._ended, self._woken = ended, woken
+        self._running: dict[TurnId, tuple[Run, asyncio.Task[None]]] = {}
+        self.session_id: SessionId | None = None  #: An embedded runner's only session.
+        #: Turns whose home was seen not starting them; written by the keeper's thread.
+        self.overdue: frozenset[TurnId] = frozenset()
+        self.stopping = False
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    def runs(self, turn_id: TurnId) -> bool:
+        return turn_id in self._running
+
+    async def look(self) -> None:
+        """Start whatever may be started now; pass on whoever wants a turn ended."""
+        if self._running:
+            for turn_id in await self._store.control.aborts(self._store.owner.owner_id):
+                self.abort(turn_id, "cancelled")
+        while self.agents and not self.stopping:
+            if not await self._store.control.has_heads(self.agents, session_id=self.session_id):
+                return
+            leased = await self._store.control.pick(
+                self._store.owner.owner_id,
+                self.agents.keys(),
+                self._settings.lanes,
+                overdue=self.overdue,
+                session_id=self.session_id,
+            )
+            if leased is None:
+                return
+            self._start(leased)
+
+    def abort(self, turn_id: TurnId, reason: str) -> None:
+        if turn_id in self._running:
+            self._running[turn_id][0].abort(reason)
+
+    def fenced(self) -> None:
+        """This process was buried: it holds nothing any more."""
+        for run, _ in self._running.values():
+            run.abort("fenced")
+
+    async def stop(self, *, finish_s: float) -> None:
+        """
+        Start nothing more; let what runs finish within *finish_s* seconds, and put the rest
+        back to its place in the queue.
+        """
+        self.stopping = True
+        tasks = {task for _, task in self._running.values()}
+        if tasks:
+            await asyncio.wait(tasks, timeout=finish_s)
+        for run, _ in self._running.values():
+            run.abort("drained")
+        if tasks:
+            await asyncio.wait(tasks, timeout=2 * self._settings.settle_ms / 1000)
+        for _, task in list(self._running.values()):
+            task.cancel()
+
+    def _start(self, leased: Leased) -> None:
+        run = Run(self._store, self._settings, leased)
+        task = asyncio.create_task(self._answer(run), name=f"turn {leased.turn.turn_id}")
+        self._running[leased.turn.turn_id] = (run, task)
+
+    async def _answer(self, run: Run) -> None:
+        turn_id = run.turn.turn_id
+        try:
+            turn = await run.answer(self.agents[run.turn.agent_id])
+            if turn is not None:
+                self._ended(turn)
+        except StoreError as error:
+            # The row could not be moved.  The lease stays ours until the reaper's look:
+            # the turn is not lost, it is late.
+            _log.error("turn %s: %s", turn_id, error)
+        except HoldfastError as error:
+            _log.info("turn %s: %s", turn_id, error)
+        except Exception:  # noqa: BLE001  A bug costs an attempt, not the runner.
+            _log.exception("turn %s: its run failed; the reaper puts it back", turn_id)
+        finally:
+            self._running.pop(turn_id, None)
+            self._woken()

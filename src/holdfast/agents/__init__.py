@@ -1,0 +1,1 @@
+"""How a turn is answered: one module a way of answering."""

@@ -1,0 +1,1 @@
+"""Stores.  Each implements the ports; none imports `_runtime`, nor another store."""

@@ -1,0 +1,1 @@
+"""One machine: JSONL transcripts, one SQLite control store, kernel locks."""

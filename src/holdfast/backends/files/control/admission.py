@@ -1,0 +1,170 @@
+"""
+Admission: keys become sessions, messages become turns.  Each function is one transaction's
+body; it raises before it writes, or not at all.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdfast._core import keys
+from holdfast._core.turns import Event, State, step
+from holdfast._stamps import now_iso, uuid7
+from holdfast.backends.files.control.rows import event, fetch_session, fetch_turn, move
+from holdfast.errors import (
+    BadKeyError,
+    IdempotencyConflictError,
+    NotFoundError,
+    QueueFullError,
+    RejectedError,
+    UnknownAgentError,
+)
+from holdfast.types import Admitted, SessionId
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Collection
+
+    from holdfast.types import Admission, Session, Turn, TurnId
+
+__all__ = ["admit", "admitted", "cancel", "make_alias", "resolve"]
+
+
+def resolve(db: sqlite3.Connection, key: str) -> str:
+    """The canonical key that *key*, canonical or an alias, stands for."""
+    row = db.execute("SELECT session_key FROM aliases WHERE alias = ?", (key,)).fetchone()
+    return str(row[0]) if row else key
+
+
+def make_alias(db: sqlite3.Connection, alias: str, key: str) -> str:
+    """
+    Let *alias* stand for *key* from now on.
+
+    Raises:
+        BadKeyError: *alias* is the name of a conversation of its own already.
+    """
+    key = resolve(db, key)
+    if alias == key:
+        return key
+    taken = db.execute("SELECT 1 FROM keys WHERE session_key = ?", (alias,)).fetchone()
+    if taken or db.execute("SELECT 1 FROM aliases WHERE session_key = ?", (alias,)).fetchone():
+        raise BadKeyError(key=alias, detail="it names a conversation or has aliases of its own")
+    db.execute(
+        "INSERT INTO aliases VALUES (?, ?)"
+        " ON CONFLICT (alias) DO UPDATE SET session_key = excluded.session_key",
+        (alias, key),
+    )
+    return key
+
+
+def admit(db: sqlite3.Connection, asked: Admission, known_agents: Collection[str]) -> Admitted:
+    """
+    Take a message in, or refuse it without a trace.
+
+    The order matters: a retried message finds its earlier receipt before anything about
+    the session's present state can refuse it.
+    """
+    key = resolve(db, asked.session_key)
+    earlier = _earlier(db, key, asked)
+    if earlier is not None:
+        return Admitted(earlier, fresh=False)
+    _check_agent(db, asked.agent_id, known_agents)
+    session = _session(db, key, asked.agent_id)
+    _check_room(db, session, key, asked)
+    db.execute(
+        "INSERT INTO turns (turn_id, session_id, session_key, agent_id, lane, source, priority,"
+        " policy, state, text, model, idempotency_key, home, bound, accepted_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            asked.turn_id, session.session_id, key, asked.agent_id, asked.lane, asked.source,
+            asked.priority, asked.policy, State.ACCEPTED.value, asked.text, asked.model,
+            asked.idempotency_key, asked.home, asked.bound, now_iso(),
+        ),
+    )  # fmt: skip
+    if asked.idempotency_key is not None:
+        db.execute(
+            "INSERT INTO idempotency VALUES (?, ?, ?, ?)",
+            (key, asked.idempotency_key, asked.request_hash, asked.turn_id),
+        )
+    event(db, "accepted", session.session_id, asked.turn_id, asked.home, lane=asked.lane)
+    return Admitted(fetch_turn(db, asked.turn_id), fresh=True)
+
+
+def admitted(db: sqlite3.Connection, turn_id: TurnId) -> Admitted | None:
+    """What became of an admission whose commit nobody could tell the fate of."""
+    try:
+        return Admitted(fetch_turn(db, turn_id), fresh=True)
+    except NotFoundError:
+        return None
+
+
+def cancel(db: sqlite3.Connection, turn_id: TurnId) -> Turn:
+    """
+    Ask for the end of a turn.
+
+    A turn that never started ends here.  Any other keeps its state with `abort_requested`
+    set: its question may stand in the transcript, so an entry has to end it first.
+    """
+    turn = fetch_turn(db, turn_id)
+    if turn.state == State.ACCEPTED.value and turn.started_at is None:
+        move(db, turn, Event.END, outcome="cancelled", reason="cancelled")
+    elif turn.state in {State.ACCEPTED.value, State.RUNNING.value} and not turn.abort_requested:
+        db.execute("UPDATE turns SET abort_requested = 1 WHERE turn_id = ?", (turn_id,))
+        event(db, "abort_requested", turn.session_id, turn_id, None)
+    return fetch_turn(db, turn_id)
+
+
+def _earlier(db: sqlite3.Connection, key: str, asked: Admission) -> Turn | None:
+    if asked.idempotency_key is None:
+        return None
+    row = db.execute(
+        "SELECT request_hash, turn_id FROM idempotency"
+        " WHERE session_key = ? AND idempotency_key = ?",
+        (key, asked.idempotency_key),
+    ).fetchone()
+    if row is None:
+        return None
+    if row[0] != asked.request_hash:
+        raise IdempotencyConflictError(idempotency_key=asked.idempotency_key, turn_id=row[1])
+    return fetch_turn(db, row[1])
+
+
+def _check_agent(db: sqlite3.Connection, agent_id: str, known: Collection[str]) -> None:
+    if agent_id == keys.AGENT_DEFAULT or agent_id in known:
+        return
+    seen = {str(row[0]) for row in db.execute("SELECT agent_id FROM agents")}
+    if agent_id not in seen:
+        everybody = sorted({keys.AGENT_DEFAULT, *known, *seen})
+        raise UnknownAgentError(agent=agent_id, known=everybody)
+
+
+def _session(db: sqlite3.Connection, key: str, agent_id: str) -> Session:
+    """The session that *key* names, made now if there is none: two racers get one."""
+    row = db.execute("SELECT session_id FROM keys WHERE session_key = ?", (key,)).fetchone()
+    if row is not None:
+        return fetch_session(db, SessionId(row[0]))
+    session_id, now = SessionId(uuid7()), now_iso()
+    transcript = f"agents/{agent_id}/sessions/{session_id}.jsonl"
+    db.execute(
+        "INSERT INTO sessions (session_id, agent_id, transcript, created_at)"
+        " VALUES (?, ?, ?, ?)",
+        (session_id, agent_id, transcript, now),
+    )
+    db.execute("INSERT INTO keys VALUES (?, ?, ?)", (key, session_id, now))
+    return fetch_session(db, session_id)
+
+
+def _check_room(db: sqlite3.Connection, session: Session, key: str, asked: Admission) -> None:
+    (waiting,) = db.execute(
+        "SELECT count(*) FROM turns WHERE session_id = ? AND state = 'accepted'",
+        (session.session_id,),
+    ).fetchone()
+    if asked.policy == "reject":
+        leased = db.execute(
+            "SELECT 1 FROM leases WHERE session_id = ?", (session.session_id,)
+        ).fetchone()
+        if waiting or leased:
+            raise RejectedError(session=key)
+    if waiting >= asked.queue_max:
+        raise QueueFullError(session=key, limit=asked.queue_max)
+    step(State.ACCEPTED, Event.LEASE)  # What is let in here can leave by the table.

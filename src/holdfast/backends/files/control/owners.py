@@ -1,0 +1,134 @@
+"""Owners (processes) and runners: who is there, who can run what.  Transaction bodies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdfast._core.turns import State
+from holdfast._stamps import now_iso
+from holdfast.backends.files.control.leases import HEADS
+from holdfast.backends.files.control.rows import event
+from holdfast.types import FencingToken, Look, Owner, OwnerId, SessionId, Standing, TurnId
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Collection
+
+__all__ = [
+    "beat",
+    "bury",
+    "leave",
+    "look",
+    "permanent_runners",
+    "register",
+    "register_runner",
+    "set_draining",
+    "trim_events",
+]
+
+EVENTS_SLICE = 500  #: Rows a slice: well under 5 ms.
+
+
+def register(db: sqlite3.Connection, owner: Owner) -> None:
+    db.execute(
+        "INSERT INTO owners (owner_id, pid, start_time, boot_id, pid_namespace, host, since)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (
+            owner.owner_id, owner.pid, owner.start_time, owner.boot_id, owner.pid_namespace,
+            owner.host, now_iso(),
+        ),
+    )  # fmt: skip
+
+
+def register_runner(
+    db: sqlite3.Connection, owner_id: OwnerId, agents: Collection[str], *, permanent: bool
+) -> None:
+    for agent_id in agents:
+        db.execute("INSERT OR IGNORE INTO agents VALUES (?, ?)", (agent_id, now_iso()))
+        db.execute(
+            "INSERT OR REPLACE INTO runners VALUES (?, ?, ?)", (owner_id, agent_id, permanent)
+        )
+
+
+def permanent_runners(db: sqlite3.Connection, agent_id: str) -> list[Owner]:
+    """Those registered; a dead one stays so until it is buried."""
+    rows = db.execute(
+        "SELECT owner_id, pid, start_time, boot_id, pid_namespace, host"
+        " FROM runners JOIN owners USING (owner_id)"
+        " WHERE agent_id = ? AND permanent = 1 AND draining = 0",
+        (agent_id,),
+    ).fetchall()
+    return [Owner(*row) for row in rows]
+
+
+def beat(db: sqlite3.Connection, owner_id: OwnerId) -> bool:
+    """Say that we are here.  False: somebody has buried us; every lease of ours is gone."""
+    done = db.execute("UPDATE owners SET beat = beat + 1 WHERE owner_id = ?", (owner_id,))
+    return done.rowcount == 1
+
+
+def set_draining(db: sqlite3.Connection, owner_id: OwnerId) -> None:
+    """Take no new turn; let others adopt what waits for us."""
+    db.execute("UPDATE owners SET draining = 1 WHERE owner_id = ?", (owner_id,))
+    _let_go(db, owner_id)
+
+
+def leave(db: sqlite3.Connection, owner_id: OwnerId) -> None:
+    """Our own orderly end.  Leases must be given back before."""
+    _let_go(db, owner_id)
+    db.execute("DELETE FROM runners WHERE owner_id = ?", (owner_id,))
+    db.execute("DELETE FROM owners WHERE owner_id = ?", (owner_id,))
+
+
+def bury(db: sqlite3.Connection, owner_id: OwnerId, reason: str) -> bool:
+    """Forget an owner that is dead or silent.  Its leases must have been moved before."""
+    _let_go(db, owner_id)
+    db.execute("DELETE FROM runners WHERE owner_id = ?", (owner_id,))
+    done = db.execute("DELETE FROM owners WHERE owner_id = ?", (owner_id,))
+    if done.rowcount:
+        event(db, "buried", None, None, owner_id, reason=reason)
+    return done.rowcount == 1
+
+
+def _let_go(db: sqlite3.Connection, owner_id: OwnerId) -> None:
+    db.execute(
+        "UPDATE turns SET home = NULL WHERE home = ? AND state = ? AND bound = 0",
+        (owner_id, State.ACCEPTED.value),
+    )
+
+
+def look(db: sqlite3.Connection, owner_id: OwnerId) -> Look:
+    """Everything that is held, and by whom.  *owner_id*: who is looking."""
+    owners = tuple(
+        (Owner(*row[:-1]), int(row[-1]))
+        for row in db.execute(
+            "SELECT owner_id, pid, start_time, boot_id, pid_namespace, host, beat FROM owners"
+        )
+    )
+    leases = tuple(
+        Standing(SessionId(row[0]), TurnId(row[1]), FencingToken(row[2]), row[3], bool(row[4]))
+        for row in db.execute(
+            "SELECT session_id, turn_id, token, owner_id, recovering FROM leases"
+        )
+    )
+    orphans = tuple(
+        (TurnId(row[0]), OwnerId(row[1]))
+        for row in db.execute(
+            "SELECT turn_id, home FROM turns WHERE state = 'accepted' AND bound = 1"
+        )
+    )
+    heads = db.execute(
+        f"SELECT turn_id FROM ({HEADS}) WHERE bound = 0 AND home IS NOT NULL AND home != ?",
+        (owner_id,),
+    )
+    return Look(owners, leases, orphans, tuple(TurnId(row[0]) for row in heads))
+
+
+def trim_events(db: sqlite3.Connection, keep: int) -> int:
+    """Remove one slice of the oldest events beyond *keep*; returns how many went."""
+    done = db.execute(
+        "DELETE FROM events WHERE event_id IN (SELECT event_id FROM events"
+        " WHERE event_id <= (SELECT max(event_id) FROM events) - ? ORDER BY event_id LIMIT ?)",
+        (keep, EVENTS_SLICE),
+    )
+    return done.rowcount

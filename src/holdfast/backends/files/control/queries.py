@@ -1,0 +1,171 @@
+"""Reading: one SELECT each, a page at most, no transaction left open behind it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from holdfast._core.turns import State
+from holdfast._stamps import now_ms
+from holdfast.backends.files.control.leases import HEADS
+from holdfast.backends.files.control.rows import TURN, fetch_session, fetch_turn, to_turn
+from holdfast.errors import NotFoundError
+from holdfast.types import FencingToken, Place, Session, SessionId, TurnId
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Collection, Mapping
+
+    from holdfast._core.settings import Lane
+    from holdfast.types import OwnerId, Turn
+
+__all__ = [
+    "PAGE",
+    "aborts",
+    "ended",
+    "has_heads",
+    "is_head",
+    "newest_token",
+    "place",
+    "session_of_key",
+    "sessions",
+    "turns",
+]
+
+PAGE: Final = 500  #: Rows a page: a few milliseconds of reading.
+
+
+def newest_token(db: sqlite3.Connection, session_id: SessionId) -> tuple[int, str] | None:
+    """(token, owner) of the session's lease as it stands.  One index look-up."""
+    row = db.execute(
+        "SELECT token, owner_id FROM leases WHERE session_id = ?", (session_id,)
+    ).fetchone()
+    return None if row is None else (FencingToken(row[0]), row[1])
+
+
+def has_heads(
+    db: sqlite3.Connection, agents: Collection[str], session_id: SessionId | None
+) -> bool:
+    """Whether an idle session, or *session_id* alone, has a waiting turn of *agents*."""
+    marks = ",".join("?" * len(agents))
+    row = db.execute(
+        "SELECT 1 FROM turns AS t WHERE state = 'accepted' AND bound = 0"
+        f" AND agent_id IN ({marks}) AND coalesce(session_id = ?, 1)"
+        " AND NOT EXISTS (SELECT 1 FROM leases WHERE session_id = t.session_id) LIMIT 1",
+        (*agents, session_id),
+    ).fetchone()
+    return row is not None
+
+
+def is_head(db: sqlite3.Connection, turn_id: TurnId) -> bool:
+    row = db.execute(f"SELECT 1 FROM ({HEADS}) WHERE turn_id = ?", (turn_id,)).fetchone()
+    return row is not None
+
+
+def session_of_key(db: sqlite3.Connection, key: str) -> Session:
+    row = db.execute(
+        "SELECT session_id FROM keys WHERE session_key ="
+        " coalesce((SELECT session_key FROM aliases WHERE alias = ?1), ?1)",
+        (key,),
+    ).fetchone()
+    if row is None:
+        raise NotFoundError(what="session", name=key[:80])
+    return fetch_session(db, SessionId(row[0]))
+
+
+def sessions(db: sqlite3.Connection, after: str = "") -> list[tuple[Session, dict[str, Any]]]:
+    """A page of sessions by id, each with its keys, its counts and who runs it."""
+    rows = db.execute(
+        "SELECT session_id, agent_id, transcript, generation, end_offset, created_at,"
+        " (SELECT json_group_array(session_key) FROM keys k WHERE k.session_id = s.session_id),"
+        " (SELECT count(*) FROM turns t WHERE t.session_id = s.session_id),"
+        " (SELECT count(*) FROM turns t WHERE t.session_id = s.session_id"
+        "   AND state = 'accepted'),"
+        " (SELECT turn_id FROM leases l WHERE l.session_id = s.session_id)"
+        " FROM sessions s WHERE session_id > ? ORDER BY session_id LIMIT ?",
+        (after, PAGE),
+    ).fetchall()
+    return [
+        (
+            Session(*row[:6]),
+            {"keys": row[6], "turns": row[7], "waiting": row[8], "running": row[9]},
+        )
+        for row in rows
+    ]
+
+
+def turns(
+    db: sqlite3.Connection,
+    *,
+    session_id: SessionId | None = None,
+    state: str | None = None,
+    after: int = 0,
+) -> list[Turn]:
+    """A page of turns in admission order."""
+    where, values = ["admission > ?"], [after]
+    for column, value in (("session_id", session_id), ("state", state)):
+        if value is not None:
+            where.append(f"{column} = ?")
+            values.append(value)  # type: ignore[arg-type]
+    rows = db.execute(
+        f"{TURN} WHERE {' AND '.join(where)} ORDER BY admission LIMIT {PAGE}", values
+    ).fetchall()
+    return [to_turn(row) for row in rows]
+
+
+def ended(db: sqlite3.Connection, turn_ids: list[TurnId]) -> list[Turn]:
+    """Those of *turn_ids* that have their outcome."""
+    marks = ",".join("?" * len(turn_ids))
+    rows = db.execute(
+        f"{TURN} WHERE turn_id IN ({marks}) AND outcome IS NOT NULL", turn_ids
+    ).fetchall()
+    return [to_turn(row) for row in rows]
+
+
+def aborts(db: sqlite3.Connection, owner_id: OwnerId) -> list[TurnId]:
+    """Turns that this owner runs and somebody wants ended."""
+    rows = db.execute(
+        "SELECT turn_id FROM turns"
+        " WHERE owner_id = ? AND state = 'running' AND abort_requested",
+        (owner_id,),
+    ).fetchall()
+    return [TurnId(row[0]) for row in rows]
+
+
+def place(db: sqlite3.Connection, turn_id: TurnId, lanes: Mapping[str, Lane]) -> Place:
+    """Where a turn stands in its session, and in one word what it waits for."""
+    turn = fetch_turn(db, turn_id)
+    if turn.state != State.ACCEPTED.value:
+        return Place(0, None)
+    (ahead,) = db.execute(
+        "SELECT count(*) FROM turns WHERE session_id = ? AND state = 'accepted'"
+        " AND (priority > ? OR (priority = ? AND admission < ?))",
+        (turn.session_id, turn.priority, turn.priority, turn.admission),
+    ).fetchone()
+    leased = db.execute(
+        "SELECT 1 FROM leases WHERE session_id = ?", (turn.session_id,)
+    ).fetchone()
+    position = ahead + (1 if leased else 0)
+    if not _has_runner(db, turn):
+        return Place(position, "no_runner")
+    if leased:
+        return Place(position, "turn" if not ahead else "queue")
+    if ahead:
+        return Place(position, "queue")
+    if turn.not_before_ms > now_ms():
+        return Place(position, turn.reason)
+    return Place(position, "slot" if _lane_full(db, turn, lanes) else None)
+
+
+def _lane_full(db: sqlite3.Connection, turn: Turn, lanes: Mapping[str, Lane]) -> bool:
+    (used,) = db.execute("SELECT count(*) FROM slots WHERE lane = ?", (turn.lane,)).fetchone()
+    return turn.lane in lanes and used >= lanes[turn.lane].concurrency
+
+
+def _has_runner(db: sqlite3.Connection, turn: Turn) -> bool:
+    return turn.bound or bool(
+        db.execute(
+            "SELECT 1 FROM runners JOIN owners USING (owner_id)"
+            " WHERE agent_id = ? AND draining = 0",
+            (turn.agent_id,),
+        ).fetchone()
+    )

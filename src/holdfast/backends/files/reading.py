@@ -1,0 +1,269 @@
+"""
+Reading a state directory from outside: no owner, no lock, no row, no byte changed.
+
+The commands that only look use this instead of a `FilesStore`.  SQLite itself would create
+files while it reads, so how the database is opened depends on what stands beside it:
+
+    a log (`-wal`) with something in it    somebody has it open, or died: read through the
+                                           log, with its index mapped for reading only
+    no log                                 the last writer left: the file alone is everything,
+                                           read as if nobody could write
+
+The second is only believed if the file was not touched meanwhile and no log has appeared.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+import urllib.parse
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from holdfast._core.tree import Tree
+from holdfast.backends.files import fs, identity
+from holdfast.backends.files.control import queries, schema
+from holdfast.backends.files.control.faults import translated
+from holdfast.backends.files.control.rows import TURN, fetch_turn, to_turn
+from holdfast.backends.files.control.store import DATABASE
+from holdfast.backends.files.transcripts import FilesTranscripts, read_tree
+from holdfast.errors import (
+    BadRequestError,
+    NotFoundError,
+    UnavailableError,
+)
+from holdfast.types import Owner, OwnerId
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from holdfast._core.settings import Lane
+    from holdfast.types import Place, Session, SessionId, Turn
+
+__all__ = ["FilesReading", "is_dead"]
+
+T = TypeVar("T")
+
+PREFIX_CHARS_MIN: Final = 8  #: Of a turn's id: all but the last minute's differ by then.
+TRIES: Final = 20  #: Looks at a store that is opened or closed at that very moment.
+TRY_AGAIN_S: Final = 0.02
+BUSY_S: Final = 1.0  #: SQLite's own wait, while somebody recovers the log.
+
+_READ_THE_LOG: Final = ("mode=ro&readonly_shm=1", "mode=ro")
+_READ_THE_FILE: Final = ("mode=ro&immutable=1",)
+
+
+class FilesReading:
+    """What can be known of a state directory by looking at it."""
+
+    def __init__(self, state: str) -> None:
+        """
+        Raises:
+            NotFoundError: there is no store at *state*; none is made.
+            NewerSchemaError: a newer Holdfast wrote it.
+        """
+        self.where = os.path.abspath(state)
+        self._path = os.path.join(self.where, DATABASE)
+        if not os.path.isfile(self._path):
+            raise self._no_store()
+        self._transcripts = FilesTranscripts(self.where, durability="os", max_hold_ms=1)
+        found = self.ask(lambda db: schema.checked_version(db, self._path))
+        if found == 0:
+            raise self._no_store()
+
+    def _no_store(self) -> NotFoundError:
+        return NotFoundError(
+            what="store",
+            name=self.where,
+            hint="name a state directory with --store or HOLDFAST_STORE; `send` makes one",
+        )
+
+    # ------------------------------------------------------------------- the database
+
+    def ask(self, run: Callable[[sqlite3.Connection], T]) -> T:
+        """
+        Give *run* a connection on which it sees one moment of the store.
+
+        Raises:
+            UnavailableError: no such moment was to be had.
+        """
+        failure: sqlite3.Error | None = None
+        for _ in range(TRIES):
+            before, logged = self._look()
+            for how in _READ_THE_LOG if logged else _READ_THE_FILE:
+                try:
+                    result = self._ask_once(run, how)
+                except sqlite3.Error as error:
+                    failure = error
+                    continue
+                if logged or self._look() == (before, False):
+                    return result
+            time.sleep(TRY_AGAIN_S)
+        if failure is None:
+            raise UnavailableError(path=self._path, detail="it was opened and closed all along")
+        raise translated(failure, self._path) from failure
+
+    def _look(self) -> tuple[tuple[int, int, int], bool]:
+        """The database file as it stands, and whether a log stands beside it."""
+        stat = fs.table.stat(self._path)
+        try:
+            logged = fs.table.stat(self._path + "-wal").st_size > 0
+        except FileNotFoundError:
+            logged = False
+        return (stat.st_ino, stat.st_size, stat.st_mtime_ns), logged
+
+    def _ask_once(self, run: Callable[[sqlite3.Connection], T], how: str) -> T:
+        where = f"file:{urllib.parse.quote(self._path)}?{how}"
+        if how == _READ_THE_LOG[-1] and not os.path.exists(self._path + "-shm"):
+            raise sqlite3.OperationalError("its log has lost its index; a writer makes it anew")
+        db = sqlite3.connect(where, uri=True, timeout=BUSY_S, isolation_level=None)
+        try:
+            db.execute("BEGIN")
+            return run(db)
+        finally:
+            db.close()
+
+    # ----------------------------------------------------------------------- sessions
+
+    def sessions(self) -> Iterator[tuple[Session, dict[str, Any]]]:
+        """Every session, with its keys (JSON), its counts and its running turn."""
+        after = ""
+        while page := self.ask(lambda db, after=after: queries.sessions(db, after)):  # type: ignore[misc]
+            yield from page
+            after = page[-1][0].session_id
+
+    def session(self, key: str) -> Session:
+        """The session that the canonical *key* names.  Raises NotFoundError."""
+        return self.ask(lambda db: queries.session_of_key(db, key))
+
+    def facts(self, session: Session) -> dict[str, Any]:
+        """Keys, aliases and counts of one session."""
+
+        def run(db: sqlite3.Connection) -> dict[str, Any]:
+            one = (session.session_id,)
+            keys = [
+                row[0]
+                for row in db.execute(
+                    "SELECT session_key FROM keys WHERE session_id = ? ORDER BY 1", one
+                )
+            ]
+            aliases = [
+                row[0]
+                for row in db.execute(
+                    "SELECT alias FROM aliases JOIN keys USING (session_key)"
+                    " WHERE session_id = ? ORDER BY 1",
+                    one,
+                )
+            ]
+            states = dict(
+                db.execute(
+                    "SELECT state, count(*) FROM turns WHERE session_id = ? GROUP BY 1", one
+                ).fetchall()
+            )
+            running = db.execute(
+                "SELECT turn_id FROM leases WHERE session_id = ?", one
+            ).fetchone()
+            return {
+                "keys": keys,
+                "aliases": aliases,
+                "turns": sum(states.values()),
+                "waiting": states.get("accepted", 0),
+                "running": running[0] if running else None,
+            }
+
+        return self.ask(run)
+
+    def path(self, session: Session) -> str:
+        return self._transcripts.path(session)
+
+    def tree(self, session: Session) -> Tree:
+        """The transcript; empty if nothing was ever written to it.  Raises StoreError."""
+        path = self.path(session)
+        if not session.end_offset and not os.path.exists(path):
+            return Tree()
+        return read_tree(path)
+
+    # -------------------------------------------------------------------------- turns
+
+    def turns(
+        self,
+        lanes: Mapping[str, Lane],
+        *,
+        session_id: SessionId | None = None,
+        state: str | None = None,
+    ) -> Iterator[tuple[Turn, Place]]:
+        """Turns in the order of their admission, each with its place."""
+        after = 0
+
+        def page(db: sqlite3.Connection) -> list[tuple[Turn, Place]]:
+            found = queries.turns(db, session_id=session_id, state=state, after=after)
+            return [(turn, queries.place(db, turn.turn_id, lanes)) for turn in found]
+
+        while found := self.ask(page):
+            yield from found
+            after = found[-1][0].admission
+
+    def turn(self, name: str, lanes: Mapping[str, Lane]) -> tuple[Turn, Place]:
+        """
+        The turn whose id is *name*, or the only one whose id begins with it.
+
+        Raises:
+            NotFoundError: there is none.
+            BadRequestError: too short a beginning, or one that several have.
+        """
+
+        def run(db: sqlite3.Connection) -> tuple[Turn, Place]:
+            rows = db.execute(
+                f"{TURN} WHERE turn_id >= ?1 AND turn_id < ?1 || '~' LIMIT 2",
+                (name.lower(),),
+            ).fetchall()
+            if not rows or len(name) < PREFIX_CHARS_MIN:
+                turn = fetch_turn(db, name)  # Says that there is none.
+            elif len(rows) > 1:
+                raise BadRequestError(
+                    detail=f"several turns begin with {name[:80]!r}",
+                    hint="give more of the id",
+                )
+            else:
+                turn = to_turn(rows[0])
+            return turn, queries.place(db, turn.turn_id, lanes)
+
+        return self.ask(run)
+
+    # ------------------------------------------------------------------- who is there
+
+    def runners(self, agent_id: str) -> list[tuple[Owner, bool]]:
+        """Runners of *agent_id* not proven dead, with whether they are permanent."""
+        rows = self.ask(
+            lambda db: db.execute(
+                "SELECT owner_id, pid, start_time, boot_id, pid_namespace, host, permanent"
+                " FROM runners JOIN owners USING (owner_id)"
+                " WHERE agent_id = ? AND draining = 0 ORDER BY permanent DESC, owner_id",
+                (agent_id,),
+            ).fetchall()
+        )
+        found = [(_owner(row), bool(row[6])) for row in rows]
+        return [(owner, permanent) for owner, permanent in found if not is_dead(owner)]
+
+    def owner(self, owner_id: OwnerId | None) -> Owner | None:
+        """The process behind an owner id; None: it has left."""
+        row = self.ask(
+            lambda db: db.execute(
+                "SELECT owner_id, pid, start_time, boot_id, pid_namespace, host FROM owners"
+                " WHERE owner_id = ?",
+                (owner_id,),
+            ).fetchone()
+        )
+        return None if row is None else _owner(row)
+
+
+def is_dead(owner: Owner) -> bool:
+    """Proof of death; False also means: cannot be known from here."""
+    who = identity.Identity(
+        owner.pid, owner.start_time, owner.boot_id, owner.pid_namespace, owner.host
+    )
+    return identity.facts_about(who) == "dead"
+
+
+def _owner(row: tuple[Any, ...]) -> Owner:
+    return Owner(OwnerId(row[0]), *row[1:6])

@@ -1,0 +1,262 @@
+"""
+The write lock on files: the right to append to one transcript, across processes.
+
+**Acquisition order** (released in reverse; never leftwards):
+
+    line  →  gate  →  latch  →  claim
+    FIFO     FIFO     flock      the record
+    here     among    on the     for strangers,
+             ours     inode      at <transcript>.lock
+
+- the *line* is this process's own queue: only its head goes on (`line.py`)
+- the *gate* is order, and only a courtesy (`gate.py`)
+- the *latch* is the exclusion among ours (`latch.py`); the kernel drops it with its owner
+- the *claim* is the exclusion towards programs that only know lock files (`claim.py`)
+
+Who may touch what: a transcript's bytes are written by the holder of all four, and by
+nobody else; a claim of ours is removed by its own hold, or by whoever holds the latch; a
+stranger's claim by nobody here; the gate file is never removed.
+
+The lock is held for local input and output, never across an await on a model, a tool or a
+channel.  That is what the turn's lease is for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+from holdfast.backends.files import fs, identity, line, pump, tally
+from holdfast.backends.files.claim import now_iso
+from holdfast.backends.files.climb import Climb, MovedError, Names, Request, timeout_error
+from holdfast.backends.files.gate import pause
+from holdfast.backends.files.hold import Hold
+from holdfast.backends.files.tally import Statistics, statistics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Hold", "Statistics", "WriteLock", "statistics"]
+
+TIMEOUT_S: Final = 60.0
+MAX_HOLD_MS: Final = 30_000
+
+
+class WriteLock:
+    """
+    The write lock of the transcript at *path*.
+
+    One object may be used many times, by many tasks and threads at once.  Not re-entrant:
+    the task (or, blocking, the thread) that holds it gets DeadlockError at once; any other
+    queues.
+
+    Args:
+        path: the transcript, by any of its names.
+        timeout_s: one total deadline: line, gate, latch and claim together.
+        max_hold_ms: what the claim promises to strangers.
+        lane, run_id, session_id, token: for the claim, so that a waiter can name the holder.
+        header:
+            makes the first bytes of a transcript that does not exist; called in a worker
+            thread, or in this one when blocking.  None: it starts empty.
+
+    Cost:
+        About 55 µs to take and release on a local disk when nobody else wants it; that is
+        done on the loop.  All waiting is done in the line (asleep) or by the pump's thread.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        timeout_s: float = TIMEOUT_S,
+        max_hold_ms: int = MAX_HOLD_MS,
+        lane: str | None = None,
+        run_id: str | None = None,
+        session_id: str | None = None,
+        token: int | None = None,
+        header: Callable[[], bytes] | None = None,
+    ) -> None:
+        self.path = os.fspath(path)
+        self.timeout_s = timeout_s
+        self.token = token
+        self._header = header
+        self._max_hold_ms = max_hold_ms
+        self._about = {"token": token, "runId": run_id, "sessionId": session_id, "lane": lane}
+        self._names: Names | None = None
+        self._payload_of: identity.Identity | None = None
+        self._payload_parts = ("", "")
+        self._entered: dict[object, Hold] = {}  #: Holds of `with` blocks, by task or thread.
+
+    async def acquire(self) -> Hold:
+        """
+        Wait for the lock.
+
+        Returns:
+            The hold; call its `release`.
+
+        Raises:
+            LockTimeoutError: not within `timeout_s`; names the holder.
+            DeadlockError: this very task holds it.
+            BadTranscriptError: not a regular file that we may read and write.
+            ClaimUnknownError: the file system did not say whether our claim landed.
+            StoreError: anything else that the file system refused.
+
+        Cancellation:
+            At any await; nothing stays behind, and the line moves on.
+        """
+        deadline_s = time.monotonic() + self.timeout_s
+        while True:
+            try:
+                return await self._acquire_once(deadline_s)
+            except MovedError:
+                self._names = None
+
+    def acquire_sync(self) -> Hold:
+        """
+        As `acquire`, blocking this thread.
+
+        Raises:
+            As `acquire`; DeadlockError also when a task of this thread's own event loop
+            holds the lock or waits for it, because it could not go on while we block.
+        """
+        deadline_s = time.monotonic() + self.timeout_s
+        while True:
+            try:
+                return self._acquire_sync_once(deadline_s)
+            except MovedError:
+                self._names = None
+
+    async def __aenter__(self) -> Hold:
+        hold = await self.acquire()
+        self._entered[asyncio.current_task()] = hold
+        return hold
+
+    async def __aexit__(self, *_: object) -> None:
+        self._entered.pop(asyncio.current_task()).release()
+
+    def __enter__(self) -> Hold:
+        hold = self.acquire_sync()
+        self._entered[threading.get_ident()] = hold
+        return hold
+
+    def __exit__(self, *_: object) -> None:
+        self._entered.pop(threading.get_ident()).release()
+
+    # ------------------------------------------------------------------ inside
+
+    async def _acquire_once(self, deadline_s: float) -> Hold:
+        request = self._request(deadline_s)
+        place = line.Place(blocking=False)
+        await _stand_in_line(request, place)
+        climb = Climb(request, place)
+        try:
+            wait_s = climb.step(may_block=False)
+            if wait_s is not None:
+                await pump.finish(climb, wait_s)
+        except asyncio.CancelledError:
+            raise  # The pump has abandoned it, or will.
+        except BaseException:
+            climb.abandon()
+            raise
+        return Hold(climb.grip, self.token, contended=climb.contended)
+
+    def _acquire_sync_once(self, deadline_s: float) -> Hold:
+        request = self._request(deadline_s)
+        place = line.Place(blocking=True)
+        _stand_in_line_blocking(request, place)
+        climb = Climb(request, place)
+        try:
+            while (wait_s := climb.step(may_block=True)) is not None:
+                pause(wait_s)
+        except BaseException:
+            climb.abandon()
+            raise
+        return Hold(climb.grip, self.token, contended=climb.contended)
+
+    def _request(self, deadline_s: float) -> Request:
+        if self._names is None:
+            try:
+                self._names = Names.of(self.path)
+            except OSError as error:
+                raise fs.store_error(error, self.path, "resolving the path") from error
+        return Request(self._names, self.timeout_s, deadline_s, self._header, self._payload)
+
+    def _payload(self, claim_id: str) -> bytes:
+        """Pretty JSON and a newline.  All but two fields are rendered once an object."""
+        if self._payload_of is not identity.me():
+            self._render()
+        before, after = self._payload_parts
+        return f'{before}{now_iso()}{after}{claim_id}"\n}}\n'.encode()
+
+    def _render(self) -> None:
+        ours = identity.me()
+        fields = {
+            "pid": ours.pid,
+            "createdAt": "\0",
+            "maxHoldMs": self._max_hold_ms,
+            "starttime": ours.start,
+            **self._about,
+            "host": ours.host,
+            "bootId": ours.boot,
+            "pidNamespace": ours.pid_ns,
+            "claimId": "\0",
+        }
+        known = {name: value for name, value in fields.items() if value is not None}
+        before, after, _ = json.dumps(known, indent=2).split(json.dumps("\0")[1:-1])
+        self._payload_parts = (before, after)
+        self._payload_of = ours
+
+
+async def _stand_in_line(request: Request, place: line.Place) -> None:
+    """Return as the head of the line, or raise and be out of it."""
+    path = request.names.resolved
+    if line.join_empty(path, place):
+        return
+    loop = asyncio.get_running_loop()
+    granted: asyncio.Future[None] = loop.create_future()
+    place.wake = lambda: _wake(loop, granted)
+    if line.join(path, place):
+        return
+    timer = loop.call_later(max(request.deadline_s - time.monotonic(), 0), _settle, granted)
+    try:
+        await granted
+        if place.granted:
+            return
+        tally.add_timeout()
+        raise timeout_error(request)
+    except BaseException:
+        line.leave(path, place)
+        raise
+    finally:
+        timer.cancel()
+
+
+def _wake(loop: asyncio.AbstractEventLoop, granted: asyncio.Future[None]) -> None:
+    loop.call_soon_threadsafe(_settle, granted)
+
+
+def _settle(granted: asyncio.Future[None]) -> None:
+    if not granted.done():
+        granted.set_result(None)
+
+
+def _stand_in_line_blocking(request: Request, place: line.Place) -> None:
+    path = request.names.resolved
+    if line.join_empty(path, place):
+        return
+    granted = threading.Event()
+    place.wake = granted.set
+    if line.join(path, place):
+        return
+    try:
+        granted.wait(max(request.deadline_s - time.monotonic(), 0))
+        if not place.granted:
+            tally.add_timeout()
+            raise timeout_error(request)
+    except BaseException:
+        line.leave(path, place)
+        raise

@@ -1,0 +1,104 @@
+"""`holdfast lab`: what one wants beside a runtime in order to try it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from holdfast.errors import BadRequestError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from holdfast.testing.model_server import Step
+
+__all__ = ["app"]
+
+app = typer.Typer(name="lab", help="Stand-ins to try a runtime with.", no_args_is_help=True)
+
+# Lines of 76 characters: a terminal shows them as they stand here.
+_SCRIPT_HELP = """\
+Serve OpenAI's Chat Completions on loopback, without a model.
+
+Prints its URL when it is ready; stops on SIGINT and SIGTERM.  Use it with
+
+    OPENAI_BASE_URL=<URL> OPENAI_API_KEY=any    and model openai-chat:any
+
+Every answer is "reply to: <last user text>", unless a script says otherwise.
+A script holds one JSON object a line, and each request uses up one:
+
+\b
+    {"tokens": ["Hel", "lo"], "delay_s": 0.1, "first_delay_s": 1}
+    {"tool": "add", "arguments": {"a": 2, "b": 3}, "fragments": 4}
+    {"error": "rate_limit", "retry_after": "1"}
+    {"end": "drop", "after": 2, "when": "weather", "repeat": true}
+
+\b
+error    unauthorized, rate_limit, quota, server_error, unavailable,
+         context_length or bad_request
+end      done, eof (no finish reason), drop (the connection), hang or
+         garbage (not JSON); after so many tokens, by default after all
+finish   the finish reason, such as length
+when     only for requests whose last user text contains this
+repeat   true: not used up by a request
+"""
+
+
+@app.callback()
+def _lab() -> None:
+    """Keeps `model-server` a command of its own while it is the only one."""
+
+
+@app.command("model-server", help=_SCRIPT_HELP)
+def model_server(
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 = a free one.")] = 0,
+    script: Annotated[Path | None, typer.Option(help="File of steps, JSON lines.")] = None,
+    token_delay: Annotated[
+        float, typer.Option(help="Seconds between two tokens, where a step does not say.")
+    ] = 0.02,
+    as_json: Annotated[bool, typer.Option("--json", help='Print {"url": …}.')] = False,
+) -> None:
+    from holdfast.testing.model_server import ModelServer
+
+    stopped = threading.Event()
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        del signum, frame
+        stopped.set()
+
+    # Before the line that says it is ready: whoever reads it may signal at once.
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, stop)
+    server = ModelServer(_read(script), token_delay_s=token_delay, port=port)
+    try:
+        server.start()
+    except OSError as error:
+        _fail(f"port {port}: {error.strerror or error}", exit_code=1)
+    try:
+        print(json.dumps({"url": server.base_url}) if as_json else server.base_url, flush=True)
+        stopped.wait()
+    finally:
+        server.stop()
+
+
+def _read(script: Path | None) -> list[Step]:
+    from holdfast.testing.model_server import read_script
+
+    if script is None:
+        return []
+    try:
+        return read_script(script.read_text(), name=str(script))
+    except OSError as error:
+        _fail(f"{script}: {error.strerror or error}", exit_code=2)
+    except BadRequestError as error:
+        _fail(str(error), exit_code=error.exit_code)
+
+
+def _fail(message: str, *, exit_code: int) -> NoReturn:
+    typer.echo(f"error: {message}", err=True)
+    raise typer.Exit(exit_code)

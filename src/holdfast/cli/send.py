@@ -1,0 +1,307 @@
+"""`holdfast send`: one message in, its reply out."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from holdfast._core import keys
+from holdfast.cli import output
+from holdfast.errors import BadRequestError, TooLargeError
+
+if TYPE_CHECKING:
+    from holdfast._core.settings import Settings
+    from holdfast._runtime.embedded import Message
+    from holdfast._runtime.receipts import Outcome, Receipt
+    from holdfast._runtime.runtime import Holdfast
+    from holdfast.ports import Agent
+    from holdfast.types import Place
+
+__all__ = ["send"]
+
+INTERRUPTED = 130
+SHOW_EVERY_S = 0.05  #: Between two looks at the live log, on a terminal.
+_ANSWERED = {"replied", "silent", "merged"}
+
+
+def send(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="Session key or alias, e.g. main.")],
+    text: Annotated[
+        str, typer.Argument(metavar="TEXT", help="The message; - reads it from stdin.")
+    ],
+    lane: Annotated[str, typer.Option(help="Class of concurrency and priority.")] = "user",
+    policy: Annotated[
+        str | None, typer.Option(help="If the session is busy: enqueue or reject.")
+    ] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="The same key and text are the same message.")
+    ] = None,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Hand the message in, and do not wait.")
+    ] = False,
+    model: Annotated[
+        str | None, typer.Option(help="Model for this message, e.g. openai-chat:gpt-4o-mini.")
+    ] = None,
+    source: Annotated[str, typer.Option(help="Where it came from; one word.")] = "cli",
+    store: output.Store = None,
+    as_json: output.Json = False,
+) -> None:
+    """
+    Send a message to a session, wait for the reply, print it.
+
+    If no permanent runner serves the session's agent, this process answers itself, with the
+    model named by --model or by the setting agents.<id>.model; without one, with a demo.
+
+    \b
+    holdfast send main "What is on today?"
+    git diff | holdfast send main - --model openai-chat:gpt-4o-mini
+    holdfast send main "nightly report" --lane cron --no-wait
+    """
+    from holdfast._runtime.embedded import Message
+
+    settings = output.settings()
+    keys.canonical(key)
+    settings.lane(lane)
+    settings.checked_policy(policy)
+    text = _from_stdin(settings.message_bytes_max) if text == "-" else text
+    message = Message(key, text, lane, source, policy, idempotency_key, model)
+    sending = _Sending(message, output.where(store), settings, as_json=as_json)
+    try:
+        code = asyncio.run(sending.hand_in() if no_wait else sending.run())
+    except KeyboardInterrupt:
+        code = sending.interrupted()
+    raise typer.Exit(code)
+
+
+def _from_stdin(limit: int) -> str:
+    raw = sys.stdin.buffer.read(limit + 2)  # One more than allowed, and a last newline.
+    if len(raw) > limit + 1:
+        raise TooLargeError(what="a message (or more of it)", size=len(raw), limit=limit)
+    try:
+        return raw.decode().removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise BadRequestError(
+            detail="what came on stdin is not UTF-8", hint="send text"
+        ) from error
+
+
+class _Sending:
+    """One `send`, and what its user has been told so far.  It is its own `Told`."""
+
+    def __init__(
+        self, message: Message, where: str, settings: Settings, *, as_json: bool
+    ) -> None:
+        self._message, self._where = message, where
+        self._as_json = as_json
+        self._agent_id = keys.agent_of(keys.canonical(message.key))
+        self._model = settings.agents.get(self._agent_id)  #: The agent's own, if it has one.
+        self._here = False  #: This process answers.
+        self._receipt: Receipt | None = None
+        self._sent = asyncio.Event()
+        self._outcome: Outcome | None = None
+        self._shown = ""  #: Text of the reply that the terminal shows already.
+        self._status = False  #: Whether a line about waiting stands on the terminal.
+
+    # ---------------------------------------------------------------------- the two ways
+
+    async def run(self) -> int:
+        """Wait for the outcome, answering here if nobody else does."""
+        from holdfast import _assemble
+        from holdfast._runtime import embedded
+
+        agent = self._agent()
+        try:
+            async with _assemble.open(self._where) as hf:
+                showing = asyncio.create_task(self._show())
+                try:
+                    self._outcome = await embedded.answer(hf, self._message, agent, self)
+                finally:
+                    showing.cancel()
+                    await asyncio.gather(showing, return_exceptions=True)
+                    self._clear()
+                    # What runs now is another's turn: it goes back to its place at once.
+                    if self._outcome is None:
+                        await hf.close(finish_s=0)
+                code = self._tell(self._outcome)
+                await hf.close(finish_s=0)
+                return code
+        finally:
+            await _close(agent)
+
+    async def hand_in(self) -> int:
+        """Admit the message, and say who will answer it."""
+        from holdfast import _assemble
+
+        async with _assemble.open(self._where) as hf:
+            self._receipt = receipt = await self._message.submit(hf)
+            waiting_for = await self._who_answers(hf, receipt)
+        if self._as_json:
+            output.emit(
+                {
+                    "turn_id": receipt.turn_id,
+                    "session_id": receipt.session_id,
+                    "position": receipt.position,
+                    "waiting_for": waiting_for,
+                }
+            )
+        else:
+            output.say(receipt.turn_id)
+        return 0
+
+    async def _who_answers(self, hf: Holdfast, receipt: Receipt) -> str | None:
+        from holdfast._assemble_reading import open_reading
+
+        turn = await hf.store.control.turn(receipt.turn_id)
+        if turn.ended:
+            output.note(f"holdfast: this message has its outcome already: {turn.outcome}")
+            return None
+        loop = asyncio.get_running_loop()
+        runners = await loop.run_in_executor(
+            None, lambda: open_reading(self._where).runners(self._agent_id)
+        )
+        ahead = f", after {receipt.position} other(s)" if receipt.position else ""
+        if not runners:
+            output.note(
+                f"holdfast: accepted{ahead}; no process answers for agent"
+                f" {self._agent_id!r} now: it waits for a runner, or for the next"
+                " `holdfast send` to this session"
+            )
+            return "no_runner"
+        owner, permanent = runners[0]
+        kind = "runner" if permanent else "a `send` that is waiting itself"
+        output.note(
+            f"holdfast: accepted{ahead}; process {owner.pid} on {owner.host} answers ({kind})"
+        )
+        return receipt.waiting_for
+
+    def _agent(self) -> Agent:
+        from holdfast import _assemble
+        from holdfast._runtime.embedded import ModelSwitch
+        from holdfast.agents.demo import DemoAgent
+
+        if self._model is not None:
+            return _assemble.as_agent(self._model)
+        return ModelSwitch(DemoAgent(), _assemble.as_agent)
+
+    # ---------------------------------------------------------------------- being told
+
+    def embedded(self) -> None:
+        self._here = True
+        self._say_demo()
+
+    def accepted(self, receipt: Receipt) -> None:
+        self._receipt = receipt
+        self._sent.set()
+        self._say_demo()
+        if receipt.position:
+            self._say_waiting(receipt.position, receipt.waiting_for)
+
+    def _say_demo(self) -> None:
+        """Once it is sure that the message is taken, and that it is ours to answer."""
+        asked = self._message.model or self._model
+        if self._here and self._receipt is not None and not asked:
+            setting = f"HOLDFAST_AGENTS__{self._agent_id.upper()}__MODEL"
+            output.note(
+                "holdfast: the built-in demo model answers; name a real one with --model or"
+                f" {setting}, e.g. openai-chat:gpt-4o-mini"
+            )
+
+    def waiting(self, place: Place) -> None:
+        if place.position or place.waiting_for:
+            self._say_waiting(place.position, place.waiting_for)
+        else:
+            self._clear()
+
+    def _say_waiting(self, position: int, waiting_for: str | None) -> None:
+        if output.is_terminal(sys.stderr) and not self._shown:
+            why = f" (for: {waiting_for})" if waiting_for else ""
+            sys.stderr.write(f"\r\x1b[Kwaiting: {position} ahead{why}")
+            sys.stderr.flush()
+            self._status = True
+
+    def _clear(self) -> None:
+        if self._status:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+            self._status = False
+
+    # ---------------------------------------------------------------------- what is shown
+
+    async def _show(self) -> None:
+        """On a terminal, show the reply as it comes.  A view: its end costs nothing."""
+        from holdfast.backends.files.reading_files import LiveTail
+
+        if self._as_json or not output.is_terminal(sys.stdout):
+            return
+        await self._sent.wait()
+        assert self._receipt is not None
+        tail = LiveTail(self._where, self._receipt.turn_id)
+        while True:
+            for event in tail.read():
+                self._show_event(event)
+            await asyncio.sleep(SHOW_EVERY_S)
+
+    def _show_event(self, event: dict[str, Any]) -> None:
+        data = event.get("data") or {}
+        if event.get("event") == "text":
+            self._clear()
+            self._shown += data["text"]
+            output.stream(data["text"])
+        elif self._shown and event.get("event") in {"attempt", "started"}:
+            self._shown = ""
+            output.stream("\n")
+            output.note("holdfast: asked again; the text above is void")
+
+    def _tell(self, outcome: Outcome) -> int:
+        answered = outcome.kind in _ANSWERED
+        if self._as_json:
+            told = {
+                "turn_id": outcome.turn_id,
+                "session_id": outcome.session_id,
+                "outcome": outcome.kind,
+                "text": outcome.text,
+                "attempts": outcome.attempts,
+                "waited_ms": outcome.waited_ms,
+            }
+            extra = {"reason": outcome.reason, "hint": outcome.hint}
+            output.emit({**told, **{name: told for name, told in extra.items() if told}})
+        elif outcome.text is not None:
+            self._print_reply(outcome.text)
+        if outcome.kind != "replied":
+            why = f" ({outcome.reason})" if outcome.reason else ""
+            hint = f": {outcome.hint}" if outcome.hint else ""
+            output.note(f"holdfast: turn {outcome.turn_id} ended: {outcome.kind}{why}{hint}")
+        return 0 if answered else 1
+
+    def _print_reply(self, text: str) -> None:
+        if self._shown and not text.startswith(self._shown):
+            output.stream("\n")
+            self._shown = ""
+        output.say(text[len(self._shown) :])
+
+    def interrupted(self) -> int:
+        """What Ctrl-C has left behind."""
+        if self._outcome is not None:
+            return 0 if self._outcome.kind in _ANSWERED else 1
+        if self._receipt is None:
+            what, hint = "interrupted", "the message was probably not sent; see turns list"
+        else:
+            turn_id = self._receipt.turn_id
+            what = f"interrupted; the message stays queued (turn {turn_id})"
+            hint = f"a runner or the next send answers it; or: holdfast turns cancel {turn_id}"
+        output.note(f"holdfast: {what}: {hint}")
+        if self._as_json:
+            told = {"code": "interrupted", "message": what, "hint": hint}
+            if self._receipt is not None:
+                told["turn_id"] = self._receipt.turn_id
+            output.emit({"error": told})
+        return INTERRUPTED
+
+
+async def _close(agent: Agent) -> None:
+    close: Any = getattr(agent, "aclose", None)
+    if close is not None:
+        await close()

@@ -1,0 +1,35 @@
+"""
+Shipped for users' own tests; each name is loaded on first use.
+
+    ModelServer     a real HTTP server that speaks OpenAI's Chat Completions from a script
+    ScriptedModel   an agent without HTTP that says what it was told to
+    conformance     the suite that every store must pass
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from holdfast.testing import conformance as conformance
+    from holdfast.testing.model_server import ModelServer as ModelServer
+    from holdfast.testing.model_server import Step as Step
+    from holdfast.testing.scripted import ScriptedModel as ScriptedModel
+
+__all__ = ["ModelServer", "ScriptedModel", "Step", "conformance"]
+
+_WHERE = {
+    "ModelServer": "holdfast.testing.model_server",
+    "ScriptedModel": "holdfast.testing.scripted",
+    "Step": "holdfast.testing.model_server",
+}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module  # noqa: PLC0415
+
+    if name == "conformance":
+        return import_module("holdfast.testing.conformance")
+    if name in _WHERE:
+        return getattr(import_module(_WHERE[name]), name)
+    raise AttributeError(f"module 'holdfast.testing' has no attribute {name!r}")

@@ -1,0 +1,94 @@
+"""What the clauses of the conformance suite are written with."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from holdfast._core.settings import LANES
+from holdfast._stamps import uuid7
+from holdfast.types import Admission, Commit, TurnId
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from holdfast.errors import HoldfastError
+    from holdfast.ports import Store
+    from holdfast.types import Leased, Turn
+
+__all__ = [
+    "CLAUSES",
+    "COMMIT",
+    "KEY",
+    "admit",
+    "asked_for",
+    "clause",
+    "hold",
+    "leased_now",
+    "opened",
+    "pick",
+    "refused",
+]
+
+KEY: Final = "agent:main:main"
+COMMIT: Final = Commit("reply", "entry-1", b"{}\n", 100, 1, synced=True)
+
+CLAUSES: list[Callable[[Callable[[], Store]], Awaitable[None]]] = []
+
+
+def clause(function: Any) -> Any:
+    """Put *function* into the suite."""
+    CLAUSES.append(function)
+    return function
+
+
+@asynccontextmanager
+async def opened(make: Callable[[], Store], count: int = 1) -> AsyncIterator[list[Store]]:
+    """*count* owners of one store, each registered and a runner of agent ``main``."""
+    async with AsyncExitStack() as stack:
+        stores = []
+        for _ in range(count):
+            store = make()
+            stack.push_async_callback(store.close)
+            await store.control.register(store.owner)
+            await store.control.register_runner(store.owner.owner_id, ["main"], permanent=True)
+            stores.append(store)
+        yield stores
+
+
+def asked_for(text: str = "hello", **changes: Any) -> Admission:
+    fields: dict[str, Any] = {
+        "turn_id": TurnId(uuid7()), "session_key": KEY, "agent_id": "main", "text": text,
+        "lane": "user", "source": "test", "priority": 100, "policy": "enqueue",
+        "queue_max": 10, "request_hash": text,
+    }  # fmt: skip
+    return Admission(**{**fields, **changes})
+
+
+async def admit(store: Store, text: str = "hello", **changes: Any) -> Turn:
+    return (await store.control.admit(asked_for(text, **changes), ())).turn
+
+
+async def pick(store: Store, **more: Any) -> Leased | None:
+    lanes = more.pop("lanes", LANES)
+    return await store.control.pick(store.owner.owner_id, ["main"], lanes, **more)
+
+
+async def leased_now(store: Store) -> Leased:
+    found = await pick(store)
+    assert found is not None, "a waiting turn was not picked"
+    return found
+
+
+async def refused(kind: type[HoldfastError], call: Awaitable[Any]) -> Any:
+    try:
+        await call
+    except kind as error:
+        return error
+    raise AssertionError(f"not refused with {kind.__name__}")
+
+
+async def hold(store: Store, session: Any, timeout_s: float = 5.0) -> Any:
+    return await store.transcripts.acquire(
+        session, timeout_s=timeout_s, token=None, run_id="conformance", lane=None
+    )

@@ -1,0 +1,279 @@
+"""
+The write lock tells the truth, and leaks nothing, when the file system does not cooperate.
+
+Method: count the system calls of one successful acquire, append and release; then run it
+again once per call and per errno, failing that call.  A call may fail before it does
+anything, or do its work and then report failure.  After each run the real directory is the
+judge: nothing is left, what was said about the append is what is in the file, and the next
+acquirer gets in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import logging
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from holdfast.backends.files import fs, identity, line, spare
+from holdfast.backends.files.gate import Gate
+from holdfast.backends.files.write_lock import WriteLock
+from holdfast.errors import ClaimUnknownError, StoreError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+ERRNOS = (errno.EIO, errno.ENOSPC, errno.EMFILE, errno.EACCES, errno.EINTR)
+HEADER = b'{"type":"session"}\n'
+LINE = b'{"a":1}\n'
+
+#: Calls that change nothing, or whose success nobody can take back: failing them after
+#: they took effect is the same as before, or does not exist.
+ONLY_BEFORE = {
+    "open",  # A descriptor that was made and not reported can't be closed by anybody.
+    *("read", "pread", "fstat", "stat", "lstat", "readlink", "listdir", "realpath", "uname"),
+    *("getpid", "lseek"),
+}
+#: On Linux the descriptor is gone even when close() reports failure.
+ONLY_AFTER = {"close"}
+
+
+class FaultyTable:
+    """The real table, with its calls counted and one of them failing."""
+
+    def __init__(self, *, at: int = -1, code: int = 0, landed: bool = False) -> None:
+        self._real, self._at, self._code, self._landed = fs.Fs(), at, code, landed
+        self.calls: list[str] = []
+        self.refuse_tmpfile = False
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        call = getattr(self._real, name)
+
+        def faulty(*args: Any, **kwargs: Any) -> Any:
+            number = len(self.calls)
+            self.calls.append(name)
+            if self.refuse_tmpfile and name == "open" and self._asks_tmpfile(args):
+                raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+            if number == self._at:
+                if self._landed:
+                    call(*args, **kwargs)
+                raise OSError(self._code, os.strerror(self._code))
+            return call(*args, **kwargs)
+
+        return faulty
+
+    @staticmethod
+    def _asks_tmpfile(args: tuple[Any, ...]) -> bool:
+        return bool(args[1] & os.O_TMPFILE == os.O_TMPFILE)
+
+
+def nothing(path: str) -> None:
+    del path
+
+
+def existing(path: str) -> None:
+    with open(path, "wb") as file:
+        file.write(HEADER)
+
+
+def torn(path: str) -> None:
+    with open(path, "wb") as file:
+        file.write(HEADER + b'{"to')
+
+
+def dead_claim(path: str) -> None:
+    existing(path)
+    me = identity.me()
+    with open(path + ".lock", "w") as file:
+        json.dump({"pid": 1, "claimId": "x", "bootId": me.boot, "host": me.host}, file)
+
+
+def earlier_boot(path: str) -> None:
+    existing(path)
+    with open(path + ".lock", "w") as file:
+        json.dump({"claimId": "x", "bootId": "y", "host": identity.me().host}, file)
+
+
+def with_spare(path: str) -> None:
+    """As after any earlier hold."""
+    existing(path)
+    WriteLock(path).acquire_sync().release()
+
+
+def no_spare(path: str) -> None:
+    """So that claims get an inode of their own."""
+    existing(path)
+    os.symlink("elsewhere", path + ".claim")
+
+
+def spare_still_linked(path: str) -> None:
+    """Its owner died while it held the lock."""
+    dead_claim(path)
+    with open(path + ".lock", "rb") as file:
+        left = file.read()
+    os.unlink(path + ".lock")
+    fd = os.open(path + ".claim", os.O_CREAT | os.O_WRONLY, 0o600)
+    os.write(fd, left.ljust(spare.SIZE))
+    os.close(fd)
+    os.link(path + ".claim", path + ".lock")
+
+
+SCENES = [nothing, existing, torn, dead_claim, earlier_boot]
+SCENES += [with_spare, no_spare, spare_still_linked]
+
+
+def run_blocking(path: str) -> int:
+    with WriteLock(path, timeout_s=0.02, header=lambda: HEADER) as hold:
+        return hold.append(LINE, sync=True)
+
+
+def run_on_a_loop(path: str) -> int:
+    async def work() -> int:
+        async with WriteLock(path, timeout_s=0.02, header=lambda: HEADER) as hold:
+            return hold.append(LINE, sync=True)
+
+    return LOOPS[-1].run_until_complete(work())
+
+
+LOOPS: list[asyncio.AbstractEventLoop] = []
+
+
+@pytest.fixture(autouse=True)
+def loop() -> Iterator[None]:
+    LOOPS.append(asyncio.new_event_loop())
+    yield
+    LOOPS.pop().close()
+
+
+@contextmanager
+def installed(table: FaultyTable) -> Iterator[None]:
+    identity._forget()  # So that /proc is read, and fails, as well.
+    real, fs.table = fs.table, table  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        fs.table = real
+        identity._forget()
+
+
+def descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("run", [run_blocking, run_on_a_loop])
+@pytest.mark.parametrize("tmpfile", [True, False], ids=["O_TMPFILE", "private-name"])
+@pytest.mark.parametrize("scene", SCENES)
+def test_every_call_may_fail(
+    tmp_path: Path,
+    scene: Callable[[str], None],
+    tmpfile: bool,
+    run: Callable[[str], int],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.CRITICAL)
+
+    def table(**fault: Any) -> FaultyTable:
+        made = FaultyTable(**fault)
+        made.refuse_tmpfile = not tmpfile
+        return made
+
+    def fresh(name: str) -> str:
+        (tmp_path / name).mkdir()
+        path = str(tmp_path / name / "s.jsonl")
+        scene(path)
+        return path
+
+    counting, counted = table(), fresh("counted")
+    with installed(counting):
+        run(counted)
+    calls = counting.calls
+    assert len(calls) > 25
+    for at, name in enumerate(calls):
+        # Every errno for one run of the two; the loop's differs only in who waits.
+        for code in ERRNOS if run is run_blocking else ERRNOS[:2]:
+            for landed in (False, True):
+                if (landed and name in ONLY_BEFORE) or (not landed and name in ONLY_AFTER):
+                    continue
+                where = f"{at}-{name}-{errno.errorcode[code]}-{landed}"
+                check_one_fault(
+                    fresh(where), table(at=at, code=code, landed=landed), run, where
+                )
+
+
+def check_one_fault(
+    path: str, table: FaultyTable, run: Callable[[str], int], where: str
+) -> None:
+    before, error, end = descriptors(), None, -1
+    with installed(table):
+        try:
+            end = run(path)
+        except (StoreError, ClaimUnknownError) as caught:
+            error = caught
+        # Anything else is not typed, and fails the test with its own traceback.
+    assert descriptors() == before, f"{where}: a descriptor leaked"
+    assert fs._open == set(), f"{where}: a descriptor is still remembered"
+    assert line.lines() == {}, f"{where}: somebody is still in line"
+    assert line._inodes == {}, f"{where}: a latch is still noted"
+    if os.path.exists(path + ".gate"):
+        Gate(path + ".gate").acquire(0).release()  # No ticket is left.
+    left = {name for name in os.listdir(os.path.dirname(path)) if ".lock" in name}
+    if error is None:
+        assert not left, f"{where}: succeeded, and left {left}"
+    elif left:
+        assert left == {"s.jsonl.lock"}, f"{where}: a stray was left: {left}"
+        with open(path + ".lock") as file:  # The one of the scene, still dead.
+            assert json.load(file)["claimId"] == "x", f"{where}: our claim was left"
+
+    content = b""
+    if os.path.exists(path):
+        with open(path, "rb") as file:
+            content = file.read()
+    assert content == b"" or content.startswith(HEADER), f"{where}: half a header"
+    appended = content.count(LINE)
+    if error is None:
+        assert appended == 1, f"{where}: said it was written"
+        assert end == len(content)
+    elif isinstance(error, UnavailableError) and error.landed is None:
+        assert appended <= 1
+    else:
+        assert appended == 0, f"{where}: said that nothing was written"
+        assert content in {b"", HEADER, HEADER + b'{"to'}, f"{where}: not cut back"
+
+    # Whatever happened, the next one gets in, at the first look.
+    with WriteLock(path, timeout_s=0, header=lambda: HEADER) as hold:
+        hold.append(b'{"next":1}\n', sync=False)
+    assert not [name for name in os.listdir(os.path.dirname(path)) if ".lock" in name], where
+
+
+def test_the_table_is_what_is_called() -> None:
+    """A file call that bypasses the table would never be made to fail."""
+    folder = os.path.dirname(fs.__file__)
+    mine = [
+        "identity",
+        "gate",
+        "latch",
+        "claim",
+        "spare",
+        "standing",
+        "line",
+        "tally",
+        "climb",
+        "hold",
+        "pump",
+        "write_lock",
+    ]
+    calls = [f"os.{name}(" for name in vars(fs.Fs()) if hasattr(os, name)]
+    calls += ["fcntl.flock(", "fcntl.fcntl(", "open("]
+    for module in mine:
+        with open(os.path.join(folder, f"{module}.py")) as file:
+            for number, text in enumerate(file, 1):
+                words = text.split()
+                assert not any(word.startswith(call) for word in words for call in calls), (
+                    f"{module}.py:{number}: {text}"
+                )

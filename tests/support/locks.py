@@ -1,0 +1,60 @@
+"""What the tests of the write lock share."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from holdfast.backends.files import fs, line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+__all__ = ["DEAD", "in_thread", "leaving_nothing", "read", "stand"]
+
+DEAD = {"pid": 2**22 + 1, "createdAt": "2020-01-01T00:00:00Z", "starttime": 1, "claimId": "x"}
+
+
+@contextmanager
+def leaving_nothing(directory: Path) -> Iterator[str]:
+    """A path for a transcript; afterwards nobody is in line and nothing is held or left."""
+    before = len(os.listdir("/proc/self/fd"))
+    yield str(directory / "s.jsonl")
+    assert line.lines() == {}, "somebody is still in line"
+    assert line._inodes == {}
+    assert fs._open == set()
+    assert len(os.listdir("/proc/self/fd")) <= before + 4, "descriptors leaked"  # loop's own
+    assert not [name for name in os.listdir(directory) if ".lock" in name], "a claim was left"
+
+
+def read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def stand(path: str, **fields: Any) -> None:
+    """Make a claim stand that nobody holds."""
+    with open(path + ".lock", "w") as file:
+        file.write(json.dumps(fields))
+
+
+def in_thread(work: Callable[[], Any]) -> Any:
+    """Run *work* in a thread of its own; its result or its error."""
+    got: list[Any] = []
+
+    def run() -> None:
+        try:
+            got.append(work())
+        except BaseException as error:
+            got.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if isinstance(got[0], BaseException):
+        raise got[0]
+    return got[0]
