@@ -7,9 +7,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: run test lint types check bench lock clean
+.PHONY: run demo test lint types check bench lock clean
 
+# Serves ./state on http://127.0.0.1:8787 until Ctrl-C; ARGS="--port 9000 --model …" for more.
 run: $(READY)
+	@$(BIN)/holdfast serve --store state $(ARGS)
+
+# Three processes, one session, one of them killed in mid-sentence.
+demo: $(READY)
 	@$(BIN)/python -m holdfast.lab.first_light
 
 test: $(READY)

@@ -9,18 +9,37 @@ import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from holdfast._core import settings as table
-from holdfast.config import from_environment
+from holdfast import config as outside
+from holdfast.agents.configured import (
+    LateAgent,
+    agent_from,
+    agents_from,
+    as_agent,
+    close_agents,
+    import_from_here,
+    load_object,
+)
 from holdfast.errors import BadSettingError
-from holdfast.ports import Agent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from holdfast._core.settings import Settings
     from holdfast._runtime.runtime import Holdfast
-    from holdfast.ports import Store
+    from holdfast.ports import Agent, Store
 
-__all__ = ["as_agent", "open", "open_store"]
+__all__ = [
+    "LateAgent",
+    "agent_from",
+    "agents_from",
+    "as_agent",
+    "close_agents",
+    "import_from_here",
+    "load_object",
+    "open",
+    "open_store",
+    "opened",
+]
 
 
 @asynccontextmanager
@@ -30,6 +49,7 @@ async def open(  # noqa: A001  The contract's name: holdfast.open.
     agent: Any = None,
     agents: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
+    config: str | os.PathLike[str] | None = None,
 ) -> AsyncIterator[Holdfast]:
     """
     Open a store; with agents, answer what is sent to them.
@@ -42,35 +62,57 @@ async def open(  # noqa: A001  The contract's name: holdfast.open.
         agents: agent id → the same, for more than one.
         settings: dotted names, e.g. ``{"turn.queue_max": 400}``; they win over the
             environment (``HOLDFAST_TURN__QUEUE_MAX=400``).
+        config: a TOML file of settings; the environment wins over it.  Unlike the commands,
+            which look for ``holdfast.toml`` where they are started, this reads no file that
+            it was not given.  Agents that are only named in settings are known, not run.
 
     Yields:
         A `Holdfast`.  Leaving lets running turns finish for a few seconds, then puts them
         back in their places.
 
     Raises:
-        BadSettingError: an unknown or malformed setting.
+        BadSettingError: an unknown or malformed setting, or not an agent.
+        NotFoundError, BadRequestError: *config* is not there, or is not TOML.
         StoreError: the state directory cannot be used.
     """
-    from holdfast._runtime.runtime import Holdfast  # noqa: PLC0415  Loaded on use.
-
-    checked = table.parse({**from_environment(os.environ), **(settings or {})})
+    checked = outside.load(
+        file=None if config is None else os.fspath(config),
+        environment=os.environ,
+        given=settings,
+    )
     given = dict(agents or {})
     if agent is not None:
         given["main"] = agent
     running = {agent_id: as_agent(each) for agent_id, each in given.items()}
     made_here = [agent for agent_id, agent in running.items() if agent is not given[agent_id]]
-    opened = await asyncio.get_running_loop().run_in_executor(
-        None, open_store, os.fspath(store), checked
-    )
     try:
-        async with Holdfast(opened, checked, running) as hf:
+        async with opened(store, checked, running) as hf:
             yield hf
     finally:
-        for each in made_here:  # Whoever made an agent itself closes it itself.
-            await _close(each)
+        await close_agents(made_here)  # Whoever made an agent itself closes it itself.
 
 
-def open_store(where: str, settings: table.Settings) -> Store:
+@asynccontextmanager
+async def opened(
+    store: str | os.PathLike[str], settings: Settings, agents: Mapping[str, Agent] | None = None
+) -> AsyncIterator[Holdfast]:
+    """
+    Like `open`, with settings that are checked and agents that their maker closes.
+
+    Raises:
+        BadSettingError: not a store that this version can open.
+        StoreError: the state directory cannot be used.
+    """
+    from holdfast._runtime.runtime import Holdfast  # noqa: PLC0415  Loaded on use.
+
+    found = await asyncio.get_running_loop().run_in_executor(
+        None, open_store, os.fspath(store), settings
+    )
+    async with Holdfast(found, settings, dict(agents or {})) as hf:
+        yield hf
+
+
+def open_store(where: str, settings: Settings) -> Store:
     """The store at *where*.  Raises StoreError, BadSettingError."""
     scheme, found, _ = where.partition(":")
     if found and (scheme == "memory" or "//" in where):
@@ -82,21 +124,3 @@ def open_store(where: str, settings: table.Settings) -> Store:
     from holdfast.backends.files.store import FilesStore  # noqa: PLC0415
 
     return FilesStore(where, settings)
-
-
-def as_agent(given: Any) -> Agent:
-    """Anything that we know how to ask, behind our port."""
-    if isinstance(given, Agent):
-        return given
-    if given == "demo":
-        from holdfast.agents.demo import DemoAgent  # noqa: PLC0415
-
-        return DemoAgent()
-    from holdfast.agents.pydantic_ai import PydanticAgent  # noqa: PLC0415
-
-    return PydanticAgent(given)
-
-
-async def _close(agent: Agent) -> None:
-    if (aclose := getattr(agent, "aclose", None)) is not None:
-        await aclose()

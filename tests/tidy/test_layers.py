@@ -21,7 +21,7 @@ FLOORS = [  # Lowest first.
     {"_runtime", "backends"},
     {"agents", "config"},
     {"_assemble", "_assemble_reading"},
-    {"testing"},
+    {"gateway", "testing"},
     {"lab"},
     {"cli"},
     {"__main__", "__init__"},

@@ -14,7 +14,9 @@ from holdfast.errors import Advice, CoordinationError, HoldfastError, InputError
 
 
 def leaves(kind: type[HoldfastError] = HoldfastError) -> list[type[HoldfastError]]:
-    found = [kind] if hasattr(kind, "code") else []
+    # A chat tells what its server has refused, in the server's words and codes.
+    echoes = kind.__module__.startswith("holdfast.cli._chat")
+    found = [kind] if hasattr(kind, "code") and not echoes else []
     for below in kind.__subclasses__():
         found += leaves(below)
     return found

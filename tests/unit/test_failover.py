@@ -8,7 +8,15 @@ from holdfast._core import failover
 from holdfast._core.failover import REASONS, backoff_s, may_retry, reason_of_status
 
 RETRIED = {"rate_limit", "server_error", "connection", "timeout", "truncated", "bad_reply"}
-ENDED = {"auth", "bad_request", "context_overflow", "quota", "content_filter", "agent_error"}
+ENDED = {
+    "auth",
+    "bad_request",
+    "context_overflow",
+    "output_limit",
+    "quota",
+    "content_filter",
+    "agent_error",
+}
 
 
 def test_the_table_is_complete_and_every_row_advises() -> None:

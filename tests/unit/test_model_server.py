@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import urllib.request
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -103,6 +104,7 @@ def test_a_tool_call_comes_in_fragments() -> None:
         ("quota", 429, "insufficient_quota"),
         ("server_error", 500, None),
         ("unavailable", 503, None),
+        ("overloaded", 503, None),
         ("context_length", 400, "context_length_exceeded"),
         ("bad_request", 400, "invalid_value"),
     ],
@@ -122,6 +124,7 @@ def test_every_error_is_named() -> None:
         "quota",
         "server_error",
         "unavailable",
+        "overloaded",
         "context_length",
         "bad_request",
     )
@@ -314,7 +317,11 @@ SCRIPT = """\
 {"tokens": ["Hel", "lo"], "delay_s": 0.1, "first_delay_s": 1, "finish": "length"}
 {"tool": "add", "arguments": {"a": 2}, "fragments": 4, "call_id": "c1"}
 {"error": "rate_limit", "retry_after": 5}
+{"error": "overloaded", "end": "error", "after": 2}
 {"end": "drop", "after": 2, "when": "weather", "repeat": true}
+{"end": "hang", "after": 1, "headers": false}
+{"tool": "add", "arguments": {"a": 2}, "also": [{"tool": "add", "arguments": {"a": 3}}]}
+{"end": "garbage", "after": 1, "frame": "[]"}
 {}
 """
 
@@ -324,7 +331,11 @@ def test_a_script_file_says_what_the_constructors_say() -> None:
         Step.reply("Hel", "lo", delay_s=0.1, first_delay_s=1, finish="length"),
         Step.call("add", {"a": 2}, fragments=4, call_id="c1"),
         Step.fail("rate_limit", retry_after="5"),
+        Step.fail("overloaded", after=2),
         Step.cut("drop", after=2).keyed("weather").always(),
+        Step.cut("hang", headers=False),
+        Step.calls(("add", {"a": 2}), ("add", {"a": 3})),
+        replace(Step.cut("garbage"), frame="[]"),
         Step(),
     ]
 
@@ -340,6 +351,11 @@ def test_a_script_file_says_what_the_constructors_say() -> None:
         ('{"after": true}', "of type int"),
         ('{"error": "e503"}', "unavailable"),
         ('{"end": "crash"}', "garbage"),
+        ('{"end": "error"}', "which one"),
+        ('{"headers": false}', "drop or hang"),
+        ('{"also": [{"tool": "x"}]}', "first of the calls"),
+        ('{"tool": "x", "also": ["y"]}', "objects like"),
+        ('{"tool": "x", "also": [{"tool": "y", "end": "eof"}]}', "unknown field 'end'"),
     ],
 )
 def test_a_bad_line_is_named(line: str, what: str) -> None:
@@ -364,7 +380,9 @@ def test_as_a_process(tmp_path: Any, number: int) -> None:
     ) as process:
         try:
             assert process.stdout is not None
-            url = json.loads(process.stdout.readline())["url"]
+            told = json.loads(process.stdout.readline())
+            url = told["url"]
+            assert told["environment"]["OPENAI_BASE_URL"] == url
             body = b'{"stream": false, "messages": []}'
             request = urllib.request.Request(f"{url}/chat/completions", data=body)
             assert get(request)["choices"][0]["message"]["content"] == "from file"

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -170,6 +171,36 @@ async def test_instructions_come_first(server: ModelServer, make: Make) -> None:
     assert sent(server)[0] == {"role": "system", "content": "Be brief."}
 
 
+async def test_instructions_of_one_turn_stand_beside_the_agents_own(
+    server: ModelServer, make: Make
+) -> None:
+    agent = make(instructions="Be brief.")
+    await ask(agent, prompt("one", instructions="Rhyme."))
+    told = [message["content"] for message in sent(server) if message["role"] == "system"]
+    assert told == ["Be brief.", "Rhyme."]
+    bare = make()
+    await ask(bare, prompt("two", history=(USER,), instructions="Rhyme."))
+    assert sent(server)[0] == {"role": "system", "content": "Rhyme."}
+    await ask(bare, prompt("three", history=(USER,)))
+    assert [message["role"] for message in sent(server)] == ["user", "user"]
+
+
+async def test_instructions_hold_for_every_step_of_a_turn(
+    server: ModelServer, make: Make
+) -> None:
+    agent = make(tools=[add_tools([])])
+    server.add(Step.call("add", {"a": 2, "b": 3}), Step.cut("eof"), Step.reply("five"))
+    made = []
+    with pytest.raises(ProviderError):
+        asked = prompt("sum?", instructions="Rhyme.")
+        async with aclosing(agent.respond(asked, Hook())) as events:
+            async for event in events:
+                made += [event.message] if isinstance(event, Made) else []
+    await ask(agent, prompt("sum?", made=tuple(made), instructions="Rhyme."))
+    for number in range(3):
+        assert sent(server, number)[0] == {"role": "system", "content": "Rhyme."}
+
+
 async def test_it_works_again_after_aclose(server: ModelServer, agent: PydanticAgent) -> None:
     for _ in range(2):
         assert isinstance((await ask(agent, prompt()))[-1], Final)
@@ -235,7 +266,11 @@ async def test_many_turns_at_once(server: ModelServer, agent: PydanticAgent) -> 
         (Step.cut("eof", after=2), "truncated", None),
         (Step.cut("eof", after=0), "truncated", None),
         (Step.cut("garbage", after=1), "bad_reply", None),
+        (replace(Step.cut("garbage"), frame="[]"), "bad_reply", None),
         (Step.reply("half", finish="content_filter"), "content_filter", None),
+        (Step(tokens=(), finish="length"), "output_limit", None),
+        (Step.fail("overloaded", after=1), "server_error", None),
+        (Step.fail("bad_request", after=1), "bad_request", None),
     ],
 )
 async def test_failures(
@@ -288,12 +323,23 @@ async def test_an_agent_of_ones_own_fails_the_same_way(server: ModelServer, make
     assert (await fails(agent)).reason == "auth"
 
 
+@pytest.mark.parametrize(("own", "requests"), [({}, 1), ({"max_retries": 1}, 2)])
+async def test_an_agent_of_ones_own_is_asked_once_unless_it_says_otherwise(
+    server: ModelServer, make: Make, own: Any, requests: int
+) -> None:
+    """Its SDK would ask three times, and the runtime three times that."""
+    server.add(Step.fail("unavailable", retry_after="0").always())
+    agent = make(pydantic_ai.Agent("openai-chat:m", model_settings=own or None))
+    assert (await fails(agent)).reason == "server_error"
+    assert len(server.requests) == requests
+
+
 async def test_of_a_chain_of_models_the_failure_that_may_pass_counts(
     server: ModelServer, make: Make
 ) -> None:
     from pydantic_ai.models.openai import OpenAIChatModel
 
-    chain = FallbackModel(*(OpenAIChatModel(n, settings={"max_retries": 0}) for n in "ab"))
+    chain = FallbackModel(*(OpenAIChatModel(name) for name in "ab"))
     server.add(Step.fail("unauthorized"), Step.fail("unavailable"))
     assert (await fails(make(chain))).reason == "server_error"
 
@@ -304,7 +350,7 @@ async def test_of_a_chain_of_models_the_failure_that_may_pass_counts(
         ("nonsense", "bad_request", "provider:model"),
         ("openai", "bad_request", "provider:model"),
         ("nowhere:model", "bad_request", "provider:model"),
-        ("anthropic:model", "bad_request", "install"),
+        ("groq:model", "bad_request", "install"),
         ("openai-chat:m", "auth", "API key"),
     ],
 )
@@ -313,6 +359,7 @@ async def test_a_model_that_cannot_be_used_says_why(
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    monkeypatch.setitem(sys.modules, "groq", None)  # Not installed, whoever has installed it.
     error = await fails(make(name))
     assert error.reason == reason
     assert hint in error.hint
@@ -499,15 +546,18 @@ async def test_tools_of_every_toolset_go_through_the_hook(
     assert [block["text"] for block in texts] == ["2", "Monday", "the deps"]
 
 
-async def test_a_tools_own_failure_passes_unchanged(server: ModelServer, make: Make) -> None:
-    bug = ZeroDivisionError("a bug")
+@pytest.mark.parametrize("kind", [ZeroDivisionError, ValueError])
+async def test_a_tools_own_failure_passes_unchanged(
+    server: ModelServer, make: Make, kind: type[Exception]
+) -> None:
+    bug = kind("a bug")
 
     def broken() -> None:
         raise bug
 
     agent = make(tools=[broken])
     server.add(Step.call("broken"))
-    with pytest.raises(ZeroDivisionError) as caught:
+    with pytest.raises(kind) as caught:
         await ask(agent, prompt())
     assert caught.value is bug
 
@@ -594,6 +644,18 @@ async def test_structured_output_is_json(server: ModelServer, make: Make) -> Non
     assert final.message["content"] == [{"type": "text", "text": final.text}]
     assert final.message["stopReason"] == "stop"
     assert hook.calls == []
+
+
+async def test_a_bug_in_a_model_of_this_process_is_no_providers(make: Make) -> None:
+    def answer(messages: Any, info: Any) -> ModelResponse:
+        raise NotImplementedError
+
+    async def stream(messages: Any, info: Any) -> AsyncIterator[str]:
+        yield "so far"
+        raise KeyError("a bug")
+
+    with pytest.raises(KeyError):
+        await ask(make(FunctionModel(answer, stream_function=stream)), prompt())
 
 
 async def test_models_in_this_process_need_no_finish_reason(make: Make) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 __all__ = [
+    "PROVIDER_REASONS",
     "REASONS",
     "RETRY_AFTER_MAX_S",
     "Reason",
@@ -42,6 +43,11 @@ REASONS: Final[dict[str, Reason]] = {
         hint="the conversation is longer than the model's context: start a new session or"
         " use a model with a larger one",
     ),
+    "output_limit": Reason(
+        retry=False,
+        hint="the model came to the limit of its output before it had answered: raise that"
+        " limit, or ask for less at once",
+    ),
     "quota": Reason(retry=False, hint="the provider's quota is used up; see your plan"),
     "rate_limit": Reason(retry=True, hint="the provider limits requests; send again later"),
     "server_error": Reason(retry=True, hint="the provider failed; send again later"),
@@ -54,6 +60,10 @@ REASONS: Final[dict[str, Reason]] = {
     ),
     "agent_error": Reason(retry=False, hint="the agent itself failed; see the log"),
 }
+
+
+#: Those that are a provider's doing; the agent's own code is nobody else's.
+PROVIDER_REASONS: Final = frozenset(REASONS) - {"agent_error"}
 
 
 def reason_of_status(status: int) -> str:

@@ -1,33 +1,55 @@
 """
-Every setting this version has: its name, its default, its form.
+All settings, checked, and how they come from what was given.
 
-Values come as text (environment, command line) or as TOML/Python values.  Durations read
-`500ms`, `60s`, `5m`, `2h`, or a number of the unit that ends the key's name.  Whatever is
-unknown or malformed is refused by name; nothing is ignored in silence.
+Whatever is unknown or malformed is refused by name; nothing is ignored in silence.  That
+holds for every value that was given, also for one that a later source replaces.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from holdfast._core import settings_forms as forms
+from holdfast._core.settings_table import (
+    FAMILIES,
+    FOUNDING_NAMES,
+    KEYS,
+    POLICIES,
+    Key,
+    find,
+    parents,
+)
 from holdfast.errors import BadSettingError, UnknownLaneError, UnknownPolicyError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
-__all__ = ["KEYS", "LANES", "POLICIES", "Key", "Lane", "Settings", "parse"]
+__all__ = [
+    "KEYS",
+    "LANES",
+    "POLICIES",
+    "AgentSettings",
+    "Given",
+    "Key",
+    "Lane",
+    "Problem",
+    "Settings",
+    "Settled",
+    "default_of",
+    "each_given",
+    "parse",
+    "settle",
+]
 
-#: Policies that this version has.  The glossary's other names come with later versions.
-POLICIES: Final = ("enqueue", "reject")
-DURABILITY: Final = ("always", "turn", "os")
+#: A model of this name is the built-in agent that needs no key.
+DEMO: Final = "demo"
 
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    concurrency: int  #: Turns of this lane at once, over the whole store.
-    priority: int  #: Higher runs first.
+    concurrency: int = 1  #: Turns of this lane at once, over the whole store.
+    priority: int = 50  #: Higher runs first.
 
 
 LANES: Final = {
@@ -37,6 +59,21 @@ LANES: Final = {
     "heartbeat": Lane(2, 20),
     "maintenance": Lane(2, 10),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """
+    One agent by its settings.
+
+    With a *model* or an *object* it can be run from them; with neither it is only known, and
+    some process runs it that was given it otherwise.  An object stands alone.
+    """
+
+    model: str | None = None
+    instructions: str | None = None
+    tools: tuple[str, ...] = ()  #: Each ``module:function``.
+    object: str | None = None  #: ``module:attribute``.
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +90,19 @@ class Settings:
     reruns_max: int = 1
     settle_ms: int = 2_000
     idle_timeout_ms: int = 120_000
+    gateway_host: str = "127.0.0.1"
+    gateway_port: int = 8787
+    gateway_token: str | None = field(default=None, repr=False)  #: Never shown, never logged.
+    gateway_allowed_hosts: tuple[str, ...] = ()
+    body_bytes_max: int = 8_388_608
     message_bytes_max: int = 1_048_576
+    connections_max: int = 1_000
+    drain_ms: int = 25_000
     live_log_minutes: int = 15
+    cancel_on_disconnect: bool = False
     lanes: Mapping[str, Lane] = field(default_factory=lambda: dict(LANES))
-    #: `agents.<id>.model`: agent id → model name.  Naming an agent makes it known.
-    agents: Mapping[str, str | None] = field(default_factory=dict)
+    #: Agent id → what is set about it.  Naming an agent makes it known.
+    agents: Mapping[str, AgentSettings] = field(default_factory=dict)
 
     def lane(self, name: str) -> Lane:
         try:
@@ -72,32 +117,32 @@ class Settings:
         return name
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
-    field: str
-    least: int = 0
-    choices: tuple[str, ...] = ()
+class Given(NamedTuple):
+    """One value, as somebody gave it."""
+
+    name: str
+    value: Any
+    source: str = ""  #: Where, in words: "holdfast.toml", "environment HOLDFAST_…".
+    called: str = ""  #: The founding system's name for it, if that was used.
 
 
-KEYS: Final[Mapping[str, Key]] = {
-    "session.write_lock.acquire_timeout_ms": Key("write_lock_acquire_timeout_ms", 1),
-    "session.write_lock.max_hold_ms": Key("write_lock_max_hold_ms", 1),
-    "session.durability": Key("durability", choices=DURABILITY),
-    "turn.lease_ms": Key("lease_ms", 300),
-    "turn.policy": Key("policy", choices=POLICIES),
-    "turn.queue_max": Key("queue_max", 1),
-    "turn.max_attempts": Key("attempts_max", 1),
-    "turn.max_reruns": Key("reruns_max"),
-    "abort.settle_ms": Key("settle_ms", 1),
-    "models.idle_timeout_ms": Key("idle_timeout_ms", 1),
-    "gateway.max_message_bytes": Key("message_bytes_max", 1),
-    "gateway.live_log_minutes": Key("live_log_minutes"),
-}
+class Problem(NamedTuple):
+    """One value that is refused, and why."""
 
-_LANE_KEY: Final = re.compile(r"lanes\.([a-z][a-z0-9_-]{0,63})\.(concurrency|priority)")
-_AGENT_KEY: Final = re.compile(r"agents\.([a-z0-9][a-z0-9_-]{0,63})\.model")
-_DURATION: Final = re.compile(r"(\d+)(ms|s|m|h)")
-_UNIT_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
+    given: Given
+    error: BadSettingError
+
+
+class Settled(NamedTuple):
+    settings: Settings  #: Of what is good, if there are problems.
+    won: Mapping[str, Given]  #: Name → the value that is in force.  The rest are defaults.
+    problems: tuple[Problem, ...]
+    notices: tuple[str, ...]  #: Older names that were used, one sentence each.
+
+
+def default_of(name: str) -> Any:
+    """The default of a setting in `KEYS`."""
+    return next(f.default for f in fields(Settings) if f.name == KEYS[name].field)
 
 
 def parse(values: Mapping[str, Any]) -> Settings:
@@ -105,47 +150,108 @@ def parse(values: Mapping[str, Any]) -> Settings:
     Settings from dotted names, e.g. ``{"turn.queue_max": 400, "turn.lease_ms": "10s"}``.
 
     Raises:
-        BadSettingError: an unknown name, or a value that is not of its form.
+        BadSettingError: the first unknown name, or value that is not of its form.
     """
-    plain: dict[str, Any] = {}
-    lanes, agents = dict(LANES), dict[str, str | None]()
+    settled = settle(each_given(values))
+    if settled.problems:
+        raise settled.problems[0].error
+    return settled.settings
+
+
+def each_given(values: Mapping[str, Any], source: str = "") -> Iterator[Given]:
+    """*values* by dotted name, with the founding system's names put into ours."""
     for name, value in values.items():
-        if name in KEYS:
-            plain[KEYS[name].field] = _value(name, KEYS[name], value)
-        elif match := _LANE_KEY.fullmatch(name):
-            lane = lanes.get(match[1], Lane(1, 50))
-            lanes[match[1]] = replace(lane, **{match[2]: _integer(name, value, least=0)})
-        elif match := _AGENT_KEY.fullmatch(name):
-            agents[match[1]] = str(value)
+        if name in FOUNDING_NAMES:
+            yield Given(FOUNDING_NAMES[name], value, source, called=name)
         else:
-            raise BadSettingError(
-                key=name, value=str(value), allowed=f"no such setting; known: {', '.join(KEYS)}"
-            )
-    return Settings(**plain, lanes=lanes, agents=agents)
+            yield Given(str(name), value, source)
 
 
-def _value(name: str, key: Key, value: Any) -> int | str:
-    if not key.choices:
-        return _integer(name, value, least=key.least)
-    if value not in key.choices:
-        raise BadSettingError(
-            key=name, value=str(value), allowed=f"one of {', '.join(key.choices)}"
+def settle(given: Iterable[Given]) -> Settled:
+    """
+    What is in force, of values in the order of their sources: later ones win.
+
+    A founding name gives way to ours wherever that stands.  Raises nothing: everything that
+    is wrong is in `Settled.problems`.
+    """
+    won, read = dict[str, Given](), dict[str, Any]()
+    problems, notices = list[Problem](), list[str]()
+    told = list(given)
+    for each in sorted(told, key=lambda each: not each.called):  # Stable: founding ones first.
+        try:
+            read[each.name] = _read(each)
+        except BadSettingError as error:
+            problems.append(_problem(each, error))
+        else:
+            won[each.name] = each
+    for each in told:
+        if each.called:
+            where = f"{each.source}: " if each.source else ""
+            lost = "" if won.get(each.name) is each else ", which is given too and wins"
+            notices.append(f"{where}{each.called} is now {each.name}{lost}")
+    problems += _clashes(won, read, {each.name for each in told})
+    return Settled(_built(read), won, tuple(problems), tuple(notices))
+
+
+def _read(given: Given) -> Any:
+    key = find(given.name)
+    if key is not None:
+        return forms.read(given.name, key, given.value, called=given.called or None)
+    if given.value == {}:  # A table without anything in it: it names a member, or nothing.
+        family, _, member = given.name.partition(".")
+        inside = family in FAMILIES and find(
+            f"{given.name}.{next(iter(FAMILIES[family].keys))}"
         )
-    return str(value)
+        if (inside and "." not in member) or given.name in parents():
+            return None
+    raise forms.unknown(given.name, given.value)
 
 
-def _integer(name: str, value: Any, *, least: int) -> int:
-    number = value if isinstance(value, int) and not isinstance(value, bool) else None
-    if isinstance(value, str):
-        text = value.strip()
-        match = _DURATION.fullmatch(text)
-        if text.isdecimal():
-            number = int(text)
-        elif match and name.endswith("_ms"):
-            number = int(match[1]) * _UNIT_MS[match[2]]
-    if number is None or number < least:
-        form = "a duration like 500ms, 60s, 5m, or" if name.endswith("_ms") else ""
-        raise BadSettingError(
-            key=name, value=str(value), allowed=f"{form} a whole number ≥ {least}".strip()
-        )
-    return number
+def _problem(given: Given, error: BadSettingError) -> Problem:
+    if given.source:
+        error.hint = f"mend it in {given.source}"
+    return Problem(given, error)
+
+
+def _clashes(
+    won: Mapping[str, Given], read: Mapping[str, Any], told: Collection[str]
+) -> Iterator[Problem]:
+    """Values that are good alone, but not together.  *told*: all names, the refused too."""
+    for name, given in won.items():
+        family, agent, last = [*name.split("."), "", ""][:3]
+        if family != "agents" or last == "":
+            continue
+        model = f"agents.{agent}.model"
+        own = won.get(f"agents.{agent}.object")
+        if last != "object" and own is not None:
+            where = f" ({own.source})" if own.source else ""
+            wrong = f"not together with {own.name}{where}: an object has its own"
+        elif last in {"instructions", "tools"} and model not in told:
+            wrong = f"only together with {model}"
+        elif last in {"instructions", "tools"} and read.get(model) == DEMO:
+            wrong = "not with the built-in demo, which cannot follow it"
+        else:
+            continue
+        value = str(given.value)[: forms.SHOWN_CHARS_MAX]
+        yield _problem(given, BadSettingError(key=name, value=value, allowed=wrong))
+
+
+def _built(read: Mapping[str, Any]) -> Settings:
+    plain: dict[str, Any] = {}
+    members: dict[str, dict[str, dict[str, Any]]] = {family: {} for family in FAMILIES}
+    for name, value in read.items():
+        if name in KEYS:
+            plain[KEYS[name].field] = value
+        elif name.count("."):
+            family, member, last = [*name.split("."), ""][:3]
+            if family in members:
+                members[family].setdefault(member, {}).update({last: value} if last else {})
+    lanes = {
+        name: _lane(LANES.get(name, Lane()), told) for name, told in members["lanes"].items()
+    }
+    agents = {name: AgentSettings(**told) for name, told in members["agents"].items()}
+    return Settings(**plain, lanes={**LANES, **lanes}, agents=agents)
+
+
+def _lane(lane: Lane, told: Mapping[str, int]) -> Lane:
+    return Lane(told.get("concurrency", lane.concurrency), told.get("priority", lane.priority))

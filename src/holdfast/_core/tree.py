@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from holdfast._core.jsonl import Line
     from holdfast.types import Entry
 
-__all__ = ["VERSION", "End", "Tree", "bad_header"]
+__all__ = ["VERSION", "End", "Tree", "bad_header", "is_question", "is_seed", "text_of"]
 
 VERSION: Final = 3
 
@@ -123,7 +123,7 @@ class Tree:
             outcome = str(data.get("outcome", "failed"))
             reason = data.get("reason")
             self.ends.setdefault(turn, End(outcome, reason, entry_id, ""))
-        elif isinstance(message, dict) and message.get("role") == "user":
+        elif is_question(entry):
             self.questions.setdefault(turn, entry_id)
 
     def path(self, to: str | None = None) -> list[Entry]:
@@ -147,17 +147,34 @@ class Tree:
         The messages that a model should see, oldest first.
 
         The latest compaction on the branch replaces everything before the first entry that
-        it kept.  *without_turn* leaves out that turn's own entries.
+        it kept.  *without_turn* leaves out that turn's own entries, but not the earlier
+        messages that it has seeded the session with.
         """
         messages: list[Mapping[str, Any]] = []
         for entry in self._kept(self.path()):
             stamp = entry.get("holdfast")
-            if without_turn and isinstance(stamp, dict) and stamp.get("turn") == without_turn:
+            own = isinstance(stamp, dict) and stamp.get("turn") == without_turn
+            if without_turn and own and not is_seed(entry):
                 continue
             message = _as_message(entry)
             if message is not None:
                 messages.append(message)
         return tuple(messages)
+
+    def seeded(self, turn: str) -> int | None:
+        """
+        How many entries of its seed *turn* has left here; None: too late for a seed, because
+        there is a message that is none of them.
+
+        Less than the whole seed without a question after it is what a torn write leaves.
+        """
+        count = 0
+        for entry in self.entries.values():
+            if is_seed(entry) and entry["holdfast"].get("turn") == turn:
+                count += 1
+            elif _as_message(entry) is not None:
+                return None
+        return count
 
     @staticmethod
     def _kept(path: list[Entry]) -> list[Entry]:
@@ -169,6 +186,18 @@ class Tree:
         first = path[at].get("firstKeptEntryId")
         start = next((i for i in range(at) if path[i].get("id") == first), at)
         return [path[at], *path[start:at], *path[at + 1 :]]
+
+
+def is_seed(entry: Mapping[str, Any]) -> bool:
+    """Whether *entry* came before its turn's question: history, neither asked nor said."""
+    stamp = entry.get("holdfast")
+    return isinstance(stamp, dict) and stamp.get("seed") is True
+
+
+def is_question(entry: Mapping[str, Any]) -> bool:
+    """Whether *entry*, which carries a turn's stamp, is what that turn asks."""
+    message = entry.get("message")
+    return isinstance(message, dict) and message.get("role") == "user" and not is_seed(entry)
 
 
 def text_of(message: object) -> str:

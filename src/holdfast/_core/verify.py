@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast._core import jsonl
-from holdfast._core.tree import VERSION
+from holdfast._core.tree import VERSION, is_question
 
 if TYPE_CHECKING:
     from holdfast.types import Entry
@@ -175,12 +175,12 @@ class _Checking:
 
 
 def _see(line: int, entry: Entry, parent: str | None, *, broken: bool) -> _Seen:
-    stamp, message = entry.get("holdfast"), entry.get("message")
+    stamp = entry.get("holdfast")
     turn = token = None
     if isinstance(stamp, dict):
         turn = stamp.get("turn") if isinstance(stamp.get("turn"), str) else None
         token = stamp.get("token") if isinstance(stamp.get("token"), int) else None
-    asks = turn is not None and isinstance(message, dict) and message.get("role") == "user"
+    asks = turn is not None and is_question(entry)
     return _Seen(line, parent, broken, turn, token, asks)
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from holdfast._core import keys
 from holdfast._stamps import uuid7
 from holdfast.errors import BadRequestError, TooLargeError
 from holdfast.types import Admission, TurnId
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from holdfast._core.settings import Settings
     from holdfast.types import OwnerId
@@ -33,19 +35,26 @@ def asked(
     model: str | None,
     bound: bool,
     home: Callable[[str], OwnerId | None],
+    instructions: str | None = None,
+    seed: Sequence[Mapping[str, str]] = (),
 ) -> Admission:
     """
     A checked admission with a fresh turn id.
 
     Args:
         home: which process an agent's turn should run in, if any in particular.
+        instructions, seed: see `Holdfast.submit`; they count into the message's size.
 
     Raises:
         InputError: names what is wrong.  Nothing was accepted.
     """
     key = keys.canonical(key)
     agent_id = keys.agent_of(key)
-    _check(text, source, idempotency_key, settings.message_bytes_max)
+    _check(text, source, idempotency_key)
+    seeded = _seed(seed)
+    size = sum(_size(each) for each in (text, instructions or "")) + len(seeded or b"")
+    if size > settings.message_bytes_max:
+        raise TooLargeError(what="a message", size=size, limit=settings.message_bytes_max)
     return Admission(
         turn_id=TurnId(uuid7()),
         session_key=key,
@@ -61,20 +70,36 @@ def asked(
         request_hash=hashlib.sha256(text.encode()).hexdigest(),
         home=home(agent_id),
         bound=bound,
+        instructions=instructions,
+        seed=seeded,
     )
 
 
-def _check(text: str, source: str, idempotency_key: str | None, limit: int) -> None:
+def _seed(messages: Sequence[Mapping[str, str]]) -> bytes | None:
+    """Earlier messages as a turn's row keeps them; None if there are none."""
+    for message in messages:
+        role, content = message.get("role"), message.get("content")
+        if role not in ("user", "assistant") or not isinstance(content, str):
+            raise BadRequestError(
+                detail="an earlier message has a role, user or assistant, and a text as content"
+            )
+        _size(content)
+    return msgspec.json.encode(list(messages)) if messages else None
+
+
+def _size(text: str) -> int:
     try:
-        size = len(text.encode())
+        return len(text.encode())
     except UnicodeEncodeError as error:
         raise BadRequestError(
             detail="the text is not valid Unicode (a lone surrogate)"
         ) from error
+
+
+def _check(text: str, source: str, idempotency_key: str | None) -> None:
+    _size(text)
     if not text.strip():
         raise BadRequestError(detail="the text is empty")
-    if size > limit:
-        raise TooLargeError(what="a message", size=size, limit=limit)
     if not source or len(source) > SOURCE_CHARS_MAX or not source.isprintable():
         raise BadRequestError(detail=f"the source must be 1 to {SOURCE_CHARS_MAX} characters")
     if idempotency_key is not None and not 0 < len(idempotency_key) <= keys.KEY_CHARS_MAX:

@@ -36,6 +36,7 @@ from holdfast.errors import (
 
 if TYPE_CHECKING:
     from holdfast._core.settings import Settings
+    from holdfast._core.tree import Tree
     from holdfast._runtime.live import Live
     from holdfast.errors import (
         HoldfastError,
@@ -57,6 +58,7 @@ class Begun:
 
     history: tuple[Any, ...]
     question: str  #: The id of the turn's user entry.
+    instructions: str | None  #: For this turn only.
 
 
 class Attempt:
@@ -184,11 +186,20 @@ class Attempt:
         stamp = entries.Stamp(turn.turn_id, turn.attempts, self.token)
         self._question = tree.questions.get(turn.turn_id)
         if self._question is None:
-            asked = entries.question(turn, stamp, tree.leaf)
-            booking.append_checked(control, held, self.session, self.token, [asked])
-            self._question = asked["id"]
+            batch = self._asked(tree, stamp)
+            booking.append_checked(control, held, self.session, self.token, batch)
+            self._question = batch[-1]["id"]
             tree = held.load()
-        return Begun(tree.history(without_turn=turn.turn_id), self._question)
+        history = tree.history(without_turn=turn.turn_id)
+        return Begun(history, self._question, self._leased.instructions)
+
+    def _asked(self, tree: Tree, stamp: entries.Stamp) -> list[Entry]:
+        """The question; and before it the seed, if the session has no message yet."""
+        start = None if self._leased.seed is None else tree.seeded(self.turn.turn_id)
+        if self._leased.seed is None or start is None:
+            return [entries.question(self.turn, stamp, tree.leaf)]
+        seed = msgspec.json.decode(self._leased.seed)
+        return entries.seeded(seed, self.turn, stamp, tree.leaf, start=start)
 
     # ------------------------------------------------------------------------- finish
 

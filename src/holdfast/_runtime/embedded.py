@@ -1,5 +1,5 @@
 """
-Sending from a process that serves nobody: `send`, and later `chat`.
+Sending from a process that serves nobody: `send` and `chat`.
 
 If a permanent runner of the agent is there, the message is its to answer, and we only wait.
 If none is, this process becomes an *embedded* runner of that one session: it answers what
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from holdfast.ports import Agent, ToolHook
     from holdfast.types import AgentEvent, Place, Prompt
 
-__all__ = ["Message", "ModelSwitch", "Told", "answer"]
+__all__ = ["LOOK_S", "Message", "ModelSwitch", "Told", "answer", "stand_in"]
 
 #: The first look comes sooner: a runner that has just died is found dead within a second.
 FIRST_LOOK_S: Final = 0.5
@@ -137,8 +137,14 @@ async def answer(hf: Holdfast, message: Message, agent: Agent, told: Told) -> Ou
             _log.warning("the store did not serve this look: %s", error)
 
 
-async def _embed(hf: Holdfast, key: str, agent: Agent, told: Told) -> bool:
-    """Become the session's embedded runner, unless a permanent one is there."""
+async def stand_in(hf: Holdfast, key: str, agent: Agent) -> bool:
+    """
+    Become the session's embedded runner, unless a permanent one is there.
+
+    Returns:
+        Whether this process runs the session's turns now.  False also if the session does
+        not exist yet: its first message makes it.
+    """
     agent_id = keys.agent_of(keys.canonical(key))
     if await hf.has_permanent_runner(agent_id):
         return False
@@ -146,5 +152,11 @@ async def _embed(hf: Holdfast, key: str, agent: Agent, told: Told) -> bool:
         await hf.embed({agent_id: agent}, key=key)
     except NotFoundError:
         return False
-    told.embedded()
     return True
+
+
+async def _embed(hf: Holdfast, key: str, agent: Agent, told: Told) -> bool:
+    embedded = await stand_in(hf, key, agent)
+    if embedded:
+        told.embedded()
+    return embedded

@@ -1,9 +1,10 @@
 """
 The entries that Holdfast writes: their form, their ids and their stamp.
 
-Every entry carries `"holdfast": {"turn", "attempt", "token", "seq", "final"?}` at its top
-level; the transcript format keeps unknown fields.  `seq` counts the entries of one turn's
-batch.  Only an entry with `final: true` is a reply.
+Every entry carries `"holdfast": {"turn", "attempt", "token", "seq", "final"?, "seed"?}` at its
+top level; the transcript format keeps unknown fields.  `seq` counts the entries of one turn's
+batch.  Only an entry with `final: true` is a reply; one with `seed: true` is history that the
+turn has brought along, neither its question nor a reply.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from holdfast.types import Entry, FencingToken, Turn
 
-__all__ = ["Stamp", "ended", "question", "reparented", "reply"]
+__all__ = ["Stamp", "ended", "question", "reparented", "reply", "seeded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +32,32 @@ class Stamp:
     attempt: int
     token: FencingToken
 
-    def mark(self, seq: int, *, final: bool = False) -> dict[str, Any]:
+    def mark(self, seq: int, *, final: bool = False, seed: bool = False) -> dict[str, Any]:
         stamp = {"turn": self.turn, "attempt": self.attempt, "token": self.token, "seq": seq}
-        return {**stamp, "final": True} if final else stamp
+        more = {"final": final, "seed": seed}
+        return {**stamp, **{name: True for name, said in more.items() if said}}
 
 
 def question(turn: Turn, stamp: Stamp, parent: str | None) -> Entry:
     """The user's message.  It is on disk before any model is called."""
-    message = {
-        "role": "user",
-        "content": [{"type": "text", "text": turn.text}],
-        "timestamp": time.time_ns() // 1_000_000,
-    }
-    return _entry(parent, stamp.mark(0), type="message", message=message)
+    return _entry(parent, stamp.mark(0), type="message", message=_message("user", turn.text))
+
+
+def seeded(
+    messages: Sequence[Mapping[str, Any]], turn: Turn, stamp: Stamp, parent: str | None,
+    *, start: int = 0,
+) -> list[Entry]:  # fmt: skip
+    """
+    What the first turn of a session appends: earlier messages, and after them its question.
+
+    *start*: so many of the messages stand already; a write was torn after them.
+    """
+    chain: list[Entry] = []
+    for seq, message in list(enumerate(messages))[start:]:
+        told = _message(message["role"], message["content"])
+        chain.append(_entry(parent, stamp.mark(seq, seed=True), type="message", message=told))
+        parent = chain[-1]["id"]
+    return [*chain, question(turn, stamp, parent)]
 
 
 def reply(
@@ -76,6 +90,24 @@ def reparented(entries: Sequence[Entry], parent: str | None) -> list[Entry]:
     """Finished entries, put onto another head: only the first one's parent changes."""
     first, *rest = entries
     return [{**first, "parentId": parent}, *rest]
+
+
+def _message(role: str, text: str) -> dict[str, Any]:
+    message: dict[str, Any] = {
+        "role": role,
+        "content": [{"type": "text", "text": text}],
+        "timestamp": time.time_ns() // 1_000_000,
+    }
+    if role == "assistant":  # Nobody here asked a model for it; the format wants to know.
+        names = ("input", "output", "cacheRead", "cacheWrite", "totalTokens")
+        used = dict.fromkeys(names, 0)
+        message |= {
+            "provider": "holdfast",
+            "model": "seed",
+            "usage": used,
+            "stopReason": "stop",
+        }
+    return message
 
 
 def _entry(parent: str | None, stamp: dict[str, Any], /, **fields: Any) -> Entry:

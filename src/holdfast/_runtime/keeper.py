@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from holdfast._core.settings import Settings
     from holdfast.ports import Store
-    from holdfast.types import Look, OwnerId, SessionId, Standing
+    from holdfast.types import Look, OwnerId, SessionId, Standing, Turn
 
 __all__ = ["ADOPT_AFTER_S", "Keeper"]
 
@@ -48,6 +48,7 @@ class Keeper:
         buried: called on *loop* when this process was called dead or silent by another.
         overdue: called, from the keeper's thread, with the turns that may be adopted.
         runs: which turns this process runs, asked from the keeper's thread.
+        ended: called, from the keeper's thread, with each turn that it gave an outcome.
     """
 
     def __init__(
@@ -59,9 +60,11 @@ class Keeper:
         buried: Callable[[], None],
         overdue: Callable[[frozenset[TurnId]], None],
         runs: Callable[[TurnId], bool],
+        ended: Callable[[Turn], None],
     ) -> None:
         self._store, self._settings, self._loop = store, settings, loop
         self._buried, self._overdue, self._runs = buried, overdue, runs
+        self._ended = ended
         self._lease_s = settings.lease_ms / 1000
         self._watch = Watch(self._lease_s)
         self._pulse_s = time.monotonic()
@@ -92,7 +95,7 @@ class Keeper:
 
     async def _live(self) -> None:
         assert self._stopped is not None
-        recovery = Recovery(self._store, self._settings)
+        recovery = Recovery(self._store, self._settings, self._ended)
         every_s = min(LOOK_S, self._lease_s / BEATS_PER_LEASE)
         beat_at_s = sweep_at_s = time.monotonic()
         while not self._stopped.is_set():

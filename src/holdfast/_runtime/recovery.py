@@ -30,6 +30,8 @@ from holdfast.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from holdfast._core.settings import Settings
     from holdfast.ports import HeldTranscript, Store
     from holdfast.types import FencingToken, Session, Standing, Turn, TurnId
@@ -42,8 +44,8 @@ _log = logging.getLogger("holdfast.recovery")
 class Recovery:
     """What one process does about holds that nobody will give back.  Loop-bound."""
 
-    def __init__(self, store: Store, settings: Settings) -> None:
-        self._store, self._settings = store, settings
+    def __init__(self, store: Store, settings: Settings, ended: Callable[[Turn], None]) -> None:
+        self._store, self._settings, self._ended = store, settings, ended
 
     async def end_attempt(self, lease: Standing, reason: str) -> None:
         """
@@ -95,7 +97,11 @@ class Recovery:
             return
         except BadTranscriptError as error:
             hint = f"{error}; {error.hint}"
-            await self._store.control.end(turn.turn_id, token, "failed", "bad_transcript", hint)
+            self._ended(
+                await self._store.control.end(
+                    turn.turn_id, token, "failed", "bad_transcript", hint
+                )
+            )
             return
         try:
             await self._close_held(held, session, turn, token, loss)
@@ -116,12 +122,14 @@ class Recovery:
             _log.info("turn %s: its owner had ended it: %s", turn.turn_id, end.outcome)
             size = held.mark().size
             held.release()
-            await booking.found(control, session, turn, token, tree, end, size=size)
+            self._ended(
+                await booking.found(control, session, turn, token, tree, end, size=size)
+            )
         elif turn.finished is not None:
             batch = entries.reparented(msgspec.json.decode(turn.finished), tree.leaf)
             appended = booking.append_checked(control, held, session, token, batch)
             held.release()
-            await booking.book_reply(control, turn, token, batch, appended)
+            self._ended(await booking.book_reply(control, turn, token, batch, appended))
         elif loss.event is Event.REQUEUE:
             held.release()
             await self._requeue(turn, token, loss)
@@ -129,7 +137,7 @@ class Recovery:
             assert loss.outcome is not None
             booking.append_ended(control, held, session, token, turn, loss.outcome, loss.reason)
             held.release()
-            await control.end(turn.turn_id, token, loss.outcome, loss.reason, None)
+            self._ended(await control.end(turn.turn_id, token, loss.outcome, loss.reason, None))
 
     async def _requeue(self, turn: Turn, token: FencingToken, loss: turns.Loss) -> None:
         _log.info("turn %s: back in its place: %s", turn.turn_id, loss.reason)
@@ -155,7 +163,9 @@ class Recovery:
             except (StoreError, CoordinationError) as error:
                 _log.info("turn %s: not ended yet: %s", turn_id, error)
                 return turn
-        return await control.end_waiting(turn_id, outcome, reason)
+        turn = await control.end_waiting(turn_id, outcome, reason)
+        self._ended(turn)
+        return turn
 
     async def _mark_ended(self, turn: Turn, outcome: str, reason: str) -> None:
         session = await self._store.control.session(turn.session_id)

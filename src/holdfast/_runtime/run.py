@@ -35,7 +35,7 @@ class Run:
     def __init__(self, store: Store, settings: Settings, leased: Leased) -> None:
         self._store, self._settings = store, settings
         self._attempt = Attempt(store, settings, leased)
-        self.turn = leased.turn
+        self.turn, self._again = leased.turn, leased.again
         self._aborted: str | None = None
         self._abort_asked = asyncio.Event()
         self._asking: asyncio.Task[Said | Ended] | None = None
@@ -91,6 +91,8 @@ class Run:
         attempt, turn = self._attempt, self.turn
         attempt.live = live = Live(self._store.live, turn.turn_id, attempt.token)
         live.emit("started", attempt=turn.attempts)
+        if self._again is not None:  # What an earlier run has shown is void.
+            live.emit("attempt", n=turn.attempts, reason=self._again)
         conversation = Conversation(
             agent, Tools(attempt.check, live), live, attempt.count_again, self._settings
         )
@@ -127,6 +129,7 @@ def _prompt(turn: Turn, begun: Begun) -> Prompt:
         history=begun.history,
         attempt=turn.attempts,
         model=turn.model,
+        instructions=begun.instructions,
     )
 
 

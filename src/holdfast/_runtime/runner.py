@@ -39,6 +39,7 @@ class Runner:
         #: Turns whose home was seen not starting them; written by the keeper's thread.
         self.overdue: frozenset[TurnId] = frozenset()
         self.stopping = False
+        self._ended_here = 0  #: Turns that have run here to their outcome.
 
     @property
     def running(self) -> int:
@@ -75,13 +76,17 @@ class Runner:
         for run, _ in self._running.values():
             run.abort("fenced")
 
-    async def stop(self, *, finish_s: float) -> None:
+    async def stop(self, *, finish_s: float) -> tuple[int, int]:
         """
         Start nothing more; let what runs finish within *finish_s* seconds, and put the rest
         back to its place in the queue.
+
+        Returns:
+            How many turns have ended meanwhile, and how many did not.
         """
         self.stopping = True
         tasks = {task for _, task in self._running.values()}
+        before = self._ended_here
         if tasks:
             await asyncio.wait(tasks, timeout=finish_s)
         for run, _ in self._running.values():
@@ -90,6 +95,8 @@ class Runner:
             await asyncio.wait(tasks, timeout=2 * self._settings.settle_ms / 1000)
         for _, task in list(self._running.values()):
             task.cancel()
+        finished = self._ended_here - before
+        return finished, len(tasks) - finished
 
     def _start(self, leased: Leased) -> None:
         run = Run(self._store, self._settings, leased)
@@ -101,6 +108,7 @@ class Runner:
         try:
             turn = await run.answer(self.agents[run.turn.agent_id])
             if turn is not None:
+                self._ended_here += turn.ended
                 self._ended(turn)
         except StoreError as error:
             # The row could not be moved.  The lease stays ours until the reaper's look:

@@ -16,33 +16,32 @@ from holdfast._core import keys
 from holdfast._core.turns import State
 from holdfast._runtime import admission
 from holdfast._runtime.keeper import Keeper
+from holdfast._runtime.meter import Meter
 from holdfast._runtime.own_turn import OwnTurn
+from holdfast._runtime.pump import Pump
+from holdfast._runtime.reading import Reading
 from holdfast._runtime.receipts import Receipts
 from holdfast._runtime.recovery import Recovery
 from holdfast._runtime.runner import Runner
-from holdfast.errors import DrainingError, ForkedError, HoldfastError, StoreError
-from holdfast.types import TurnId
+from holdfast.errors import DrainingError, ForkedError, StoreError
+from holdfast.types import Drained, TurnId
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from types import TracebackType
+    from collections.abc import Mapping, Sequence
 
     from holdfast._core.settings import Settings
-    from holdfast._core.tree import Tree
     from holdfast._runtime.receipts import Receipt
     from holdfast.ports import Agent, Store
-    from holdfast.types import Admitted, Session, Turn
+    from holdfast.types import Admitted, Turn
 
 __all__ = ["Holdfast"]
 
-POLL_WAITING_S: Final = 0.25  #: Polling is the truth, while somebody waits; a hint is faster.
-POLL_IDLE_S: Final = 1.0
 FINISH_S: Final = 5.0  #: How long running turns may go on when their process closes.
 
 _log = logging.getLogger("holdfast")
 
 
-class Holdfast:
+class Holdfast(Reading):
     """
     One process's access to one store.  Made by `holdfast.open`; loop-bound.
 
@@ -51,14 +50,14 @@ class Holdfast:
     """
 
     def __init__(self, store: Store, settings: Settings, agents: Mapping[str, Agent]) -> None:
-        self.store, self.settings = store, settings
+        super().__init__(store, settings)
+        self.meter = Meter()
         self._agents = dict(agents)
         self._receipts = Receipts(store.control)
-        self._wake = asyncio.Event()
-        self._changed = asyncio.Event()  #: Set, and made anew, at each look.
+        self._pump = Pump(self._look, self._somebody_waits)
         self._own: set[TurnId] = set()
-        self._runner = Runner(store, settings, {}, self._receipts.resolve, self._wake.set)
-        self._recovery = Recovery(store, settings)
+        self._runner = Runner(store, settings, {}, self._ended, self._pump.wake)
+        self._recovery = Recovery(store, settings, self.meter.ended)
         self._keeper = Keeper(
             store,
             settings,
@@ -66,12 +65,12 @@ class Holdfast:
             buried=self._buried,
             overdue=self._overdue,
             runs=lambda turn_id: turn_id in self._own or self._runner.runs(turn_id),
+            ended=self.meter.ended,
         )
-        self._pump: asyncio.Task[None] | None = None
         self._unwatch: Any = None
         self._background: set[asyncio.Task[Any]] = set()
         self._permanent = True
-        self._closing = False
+        self._closing = self._closed = False
         self._pid = os.getpid()
 
     # ------------------------------------------------------------------ opening, closing
@@ -81,42 +80,31 @@ class Holdfast:
             await self.store.control.register(self.store.owner)
             if self._agents:
                 await self._become_runner(self._agents, permanent=True)
-            self._unwatch = self.store.control.watch(self._wake.set)
+            self._unwatch = self.store.control.watch(self._told)
             self._keeper.start()
         except BaseException:
             await self.store.close()
             raise
-        self._pump = asyncio.create_task(self._pumping(), name="holdfast pump")
+        self._pump.start()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exception: object) -> None:
         await self.close()
 
     async def close(self, *, finish_s: float = FINISH_S) -> None:
         """
-        Take nothing new; let running turns finish within *finish_s* seconds, put the rest
-        back in their places, and leave.  Waiting turns stay: another process, or the next
+        Drain (see `drain`) and leave.  Waiting turns stay: another process, or the next
         start, answers them.  Idempotent.
         """
-        if self._closing or self._pid != os.getpid():
+        if self._closed or self._pid != os.getpid():
             return
-        self._closing = True
-        try:
-            await self.store.control.set_draining(self.store.owner.owner_id)
-        except StoreError as error:
-            _log.warning("closing: %s", error)
-        await self._runner.stop(finish_s=finish_s)
-        if self._pump is not None:
-            self._pump.cancel()
-            await asyncio.gather(self._pump, *self._background, return_exceptions=True)
+        self._closed = True
+        await self.drain(finish_s=finish_s)
+        await self._pump.stop()
+        await asyncio.gather(*self._background, return_exceptions=True)
         if self._unwatch is not None:
             self._unwatch()
-        self._receipts.close(DrainingError())
+        await self.dismiss()
         await asyncio.get_running_loop().run_in_executor(None, self._keeper.stop)
         try:
             await self.store.control.leave(self.store.owner.owner_id)
@@ -124,32 +112,64 @@ class Holdfast:
             _log.warning("closing: %s", error)  # Our death will be proven; nothing hangs.
         await self.store.close()
 
+    async def drain(self, *, finish_s: float = FINISH_S) -> Drained:
+        """
+        Take nothing new and start nothing more; let running turns finish within *finish_s*
+        seconds, and put the rest back in their places.  What can be read still can be.
+
+        Returns:
+            What was left behind.  Called again while it drains: the rest goes back at once.
+
+        Cancellation:
+            Draining goes on; turns that run are put back when the process closes.
+        """
+        if not self._closing:
+            self._closing = True
+            try:
+                await self.store.control.set_draining(self.store.owner.owner_id)
+            except StoreError as error:
+                _log.warning("draining: %s", error)
+        finished, put_back = await self._runner.stop(finish_s=finish_s)
+        try:
+            waiting = (await self.store.control.counts()).waiting
+        except StoreError as error:
+            _log.warning("draining: what waits is not known: %s", error)
+            waiting = put_back
+        return Drained(finished, put_back, waiting)
+
+    async def dismiss(self) -> None:
+        """Tell whoever still waits or watches here to do so elsewhere.  Idempotent."""
+        self._receipts.close(DrainingError())
+        await self._watchers.close()
+
+    @property
+    def draining(self) -> bool:
+        return self._closing
+
     async def _become_runner(self, agents: Mapping[str, Agent], *, permanent: bool) -> None:
         self._permanent = permanent
         await self.store.control.register_runner(
             self.store.owner.owner_id, agents.keys(), permanent=permanent
         )
         self._runner.agents.update(agents)
-        self._wake.set()
+        self._pump.wake()
 
-    async def _pumping(self) -> None:
-        while True:
-            waits = len(self._receipts) or self._runner.running or self._own
-            try:
-                async with asyncio.timeout(POLL_WAITING_S if waits else POLL_IDLE_S):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
-            self._wake.clear()
-            changed, self._changed = self._changed, asyncio.Event()
-            changed.set()
-            try:
-                await self._runner.look()
-                await self._receipts.look()
-            except HoldfastError as error:
-                _log.warning("the store did not serve this look: %s", error)
-            except Exception:  # noqa: BLE001  A runtime that looks no more hangs.
-                _log.exception("a look failed")
+    def _told(self) -> None:
+        """The store was changed, by us or by others."""
+        self._pump.wake()
+        self._watchers.wake()
+
+    def _ended(self, turn: Turn) -> None:
+        """A turn that ran here has its outcome, or its place in the queue again."""
+        self.meter.ended(turn)
+        self._receipts.resolve(turn)
+
+    async def _look(self) -> None:
+        await self._runner.look()
+        await self._receipts.look()
+
+    def _somebody_waits(self) -> bool:
+        return bool(len(self._receipts) or self._runner.running or self._own)
 
     # ------------------------------------------------------- told by the keeper's thread
 
@@ -170,11 +190,7 @@ class Holdfast:
     def _overdue(self, turns: frozenset[TurnId]) -> None:
         if turns != self._runner.overdue:
             self._runner.overdue = turns
-            self._loop_wake()
-
-    def _loop_wake(self) -> None:
-        if self._pump is not None:
-            self._pump.get_loop().call_soon_threadsafe(self._wake.set)
+            self._pump.wake_from_thread()
 
     # ---------------------------------------------------------------------- messages in
 
@@ -188,6 +204,8 @@ class Holdfast:
         policy: str | None = None,
         idempotency_key: str | None = None,
         model: str | None = None,
+        instructions: str | None = None,
+        seed: Sequence[Mapping[str, str]] = (),
     ) -> Receipt:
         """
         Hand in a message.  When this returns, it is durable, and will end in one outcome.
@@ -200,6 +218,9 @@ class Holdfast:
             policy: what to do if the session is busy: ``enqueue`` or ``reject``.
             idempotency_key: the same key with the same text gives the same receipt.
             model: answers this turn only, instead of the agent's own.
+            instructions: told to the agent for this turn only, beside its own.
+            seed: earlier messages, ``{"role": "user"|"assistant", "content": str}``, that
+                a session without any message begins with; ignored by any other.
 
         Raises:
             InputError: bad key, lane, policy, size, …: nothing was accepted.
@@ -216,8 +237,9 @@ class Holdfast:
         admitted = await self._admit(
             key, text, lane=lane, source=source, policy=policy,
             idempotency_key=idempotency_key, model=model, bound=False,
+            instructions=instructions, seed=seed,
         )  # fmt: skip
-        self._wake.set()
+        self._pump.wake()
         return await self._receipts.receipt(
             admitted.turn, self.settings.lanes, fresh=admitted.fresh
         )
@@ -247,33 +269,21 @@ class Holdfast:
 
         return OwnTurn(self, admit)
 
-    async def _admit(
-        self,
-        key: str,
-        text: str,
-        *,
-        lane: str,
-        source: str,
-        policy: str | None,
-        idempotency_key: str | None,
-        model: str | None,
-        bound: bool,
-    ) -> Admitted:
+    async def _admit(self, key: str, text: str, *, bound: bool, **more: Any) -> Admitted:
+        """*more*: what `admission.asked` takes."""
         self._check_usable()
         me = self.store.owner.owner_id
         asked = admission.asked(
             self.settings,
             key,
             text,
-            lane=lane,
-            source=source,
-            policy=policy,
-            idempotency_key=idempotency_key,
-            model=model,
             bound=bound,
             home=lambda agent_id: me if bound or agent_id in self._runner.agents else None,
+            **more,
         )
-        return await self.store.control.admit(asked, self.settings.agents)
+        admitted = await self.store.control.admit(asked, self.settings.agents)
+        self.meter.admitted(admitted)
+        return admitted
 
     def _check_usable(self) -> None:
         if self._pid != os.getpid():
@@ -299,29 +309,14 @@ class Holdfast:
         if turn.state == State.ACCEPTED.value:
             turn = await self._recovery.end_waiting(turn.turn_id, "cancelled", "cancelled")
         self._receipts.resolve(turn)
-        self._wake.set()
+        self._pump.wake()
         return turn
 
     async def add_alias(self, alias: str, key: str) -> str:
         """Let *alias*, a session key, name the conversation of *key*.  Returns the latter."""
         return await self.store.control.make_alias(keys.canonical(alias), keys.canonical(key))
 
-    async def session(self, key: str) -> Session:
-        """The session that *key* names.  Raises NotFoundError."""
-        return await self.store.control.session_of_key(keys.canonical(key))
-
-    async def transcript(self, key: str) -> Tree:
-        """The transcript as it stands: no lock, no row, no byte changed."""
-        session = await self.session(key)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(None, self.store.transcripts.read, session)
-
     # ------------------------------------------------------------- embedded runners
-
-    async def has_permanent_runner(self, agent_id: str) -> bool:
-        """Whether a process that serves *agent_id* for good is there, and not proven dead."""
-        runners = await self.store.control.permanent_runners(agent_id)
-        return any(not self.store.is_dead(runner) for runner in runners)
 
     async def embed(self, agents: Mapping[str, Agent], *, key: str | None = None) -> None:
         """
@@ -338,7 +333,7 @@ class Holdfast:
 
     async def change(self) -> None:
         """Until something may have changed in the store: a hint, or the poll behind it."""
-        await self._changed.wait()
+        await self._pump.change()
 
     def took(self, turn_id: TurnId) -> None:
         self._own.add(turn_id)
@@ -346,5 +341,5 @@ class Holdfast:
     def gave_back(self, turn: Turn | None, turn_id: TurnId) -> None:
         self._own.discard(turn_id)
         if turn is not None:
-            self._receipts.resolve(turn)
-        self._wake.set()
+            self._ended(turn)
+        self._pump.wake()

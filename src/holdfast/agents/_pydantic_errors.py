@@ -19,7 +19,7 @@ from holdfast.errors import ProviderError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["failure", "provider_error"]
+__all__ = ["failure", "provider_error", "unreadable"]
 
 DETAIL_CHARS_MAX: Final = 300
 
@@ -36,8 +36,13 @@ _REASONS: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (theirs.ModelRequestTimeout, "timeout"),
     (theirs.ModelConnectionError, "connection"),
     (theirs.ContentFilterError, "content_filter"),
+    (theirs.OutputTokenLimitExceeded, "output_limit"),
     (theirs.UnexpectedModelBehavior, "bad_reply"),
 )
+#: By the provider's own type, for errors inside a stream: they have no status.
+_TYPES: Final = {"invalid_request_error": "bad_request"}
+#: What an adapter raises over JSON that is not what the provider's interface says.
+_MISFITS: Final = (ValueError, TypeError, LookupError, AttributeError, AssertionError)
 _SECRET: Final = re.compile(
     r"(?i)\b(?:bearer\s+\S+|(?:sk|pk|rk|key|api[-_]?key)[-_=:]\s*[\w*.-]{6,}|[\w-]{32,})"
 )
@@ -65,6 +70,14 @@ def provider_error(error: BaseException) -> ProviderError | None:
     )
 
 
+def unreadable(error: Exception) -> ProviderError | None:
+    """A bare *error* from under a request as a `bad_reply`; None if it is of another kind."""
+    if not isinstance(error, _MISFITS):
+        return None
+    said = _SECRET.sub("[hidden]", " ".join(str(error).split()))[:DETAIL_CHARS_MAX]
+    return failure("bad_reply", f"the answer cannot be read: {type(error).__name__}: {said}")
+
+
 def _reason(error: theirs.AgentRunError) -> str:
     for kind, reason in _REASONS:
         if isinstance(error, kind):
@@ -72,7 +85,7 @@ def _reason(error: theirs.AgentRunError) -> str:
     if isinstance(error, theirs.ModelHTTPError):
         return reason_of_status(error.status_code)
     if isinstance(error, theirs.ModelAPIError) and error.in_stream:
-        return "server_error"
+        return _TYPES.get(error.provider_error_type or "", "server_error")
     # What is left are bodies that the SDK could not read as an answer.
     return "bad_reply"
 
@@ -93,6 +106,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 def _detail(error: theirs.AgentRunError, reason: str) -> str:
     code = getattr(error, "provider_error_code", None)
+    code = code or getattr(error, "provider_error_type", None)
     if reason == "auth":
         said = "the provider refused the credentials"
     else:
@@ -101,8 +115,9 @@ def _detail(error: theirs.AgentRunError, reason: str) -> str:
 
 
 def _message(error: theirs.AgentRunError) -> str:
-    """What the provider said, out of the JSON around it."""
+    """What the provider said, out of the JSON around it: OpenAI's SDK takes one layer off."""
     body = getattr(error, "body", None)
-    if isinstance(body, dict) and isinstance(body.get("message"), str):
-        return str(body["message"])
+    for found in (body, body.get("error") if isinstance(body, dict) else None):
+        if isinstance(found, dict) and isinstance(found.get("message"), str):
+            return str(found["message"])
     return " ".join(error.message.split()) or type(error).__name__

@@ -25,8 +25,9 @@ from pydantic_ai.messages import (
 from pydantic_ai.toolsets import WrapperToolset
 from pydantic_core import to_json
 
-from holdfast.agents._pydantic_errors import failure, provider_error
+from holdfast.agents._pydantic_errors import failure, provider_error, unreadable
 from holdfast.agents._pydantic_messages import conversation, from_response, from_result
+from holdfast.agents._pydantic_open import closing_answers, watch
 from holdfast.agents.tools import ToolDeclaration, declaration_of, read_declaration
 from holdfast.types import Final as FinalEvent
 from holdfast.types import Made, Silent, Text, ToolCall
@@ -53,6 +54,8 @@ SILENT: Final = "NO_REPLY"
 _IN_PROCESS: Final = frozenset({"test", "function"})
 #: Providers whose adapters report a finish reason, but not in `provider_details`.
 _TRUSTED: Final = frozenset({"xai", "MCP"})
+#: Reported finish reasons that are none.
+_NO_FINISH: Final = frozenset({"", "FINISH_REASON_UNSPECIFIED"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,8 @@ def _outcome(task: asyncio.Task[AgentRunResult[Any]], run: _Run) -> AgentRunResu
     except Exception as error:
         # A tool may ask a model of its own: its failure is the tool's, not this run's.
         found = None if run.is_tools(error) else provider_error(error)
+        if found is None and run.requesting:
+            found = unreadable(error)
         if found is None:
             raise
         raise found from error
@@ -114,6 +119,7 @@ class _Run:
     )
     arguments: dict[str, Mapping[str, Any]] = field(default_factory=dict)  #: By call id, JSON.
     tool_errors: list[BaseException] = field(default_factory=list)
+    requesting: bool = False  #: A request to a provider is under way: nothing else is.
     _held: str | None = ""  #: Text that may yet turn out to be SILENT; None: it did not.
 
     async def ask(self, ask: Ask, prompt: Prompt) -> AgentRunResult[Any]:
@@ -121,17 +127,19 @@ class _Run:
         for message in history:
             if message.kind == "response":
                 self._note_calls(message)
-        return await ask.agent.run(
-            question,
-            message_history=history,
-            model=ask.model,
-            deps=ask.deps,
-            model_settings=ask.settings,
-            infer_name=False,
-            event_stream_handler=self._on_events,
-            # A transcript holds no system prompts; without this the second turn has none.
-            capabilities=[_Guard(self), ReinjectSystemPrompt()],
-        )
+        async with closing_answers():
+            return await ask.agent.run(
+                question,
+                message_history=history,
+                model=ask.model,
+                deps=ask.deps,
+                instructions=prompt.instructions,  # Beside the agent's own.
+                model_settings=ask.settings,
+                infer_name=False,
+                event_stream_handler=self._on_events,
+                # A transcript holds no system prompts; without this the second turn has none.
+                capabilities=[_Guard(self), ReinjectSystemPrompt()],
+            )
 
     def is_tools(self, error: BaseException) -> bool:
         return any(error is each for each in self.tool_errors)
@@ -185,18 +193,20 @@ def _check(response: ModelResponse) -> None:
     """
     Refuse a response that did not come to its end.
 
-    An OpenAI stream that just stops looks finished: pydantic-ai fills in ``stop``.  Only the
+    An OpenAI stream that just stops looks finished: pydantic-ai fills in ``stop``.  One of
+    Anthropic's or Google's has no finish reason, and looks complete all the same.  Only the
     provider's own word for it, in `provider_details`, shows that the end was seen.
     """
     provider, finish = response.provider_name, response.finish_reason
+    reported = (response.provider_details or {}).get("finish_reason")
     if finish == "content_filter":
-        raise failure("content_filter", "the provider's filter stopped the answer")
+        raise failure("content_filter", f"the answer was withheld (finish: {reported})")
     if finish == "error":
-        raise failure("server_error", "the provider ended the answer with an error")
+        raise failure("server_error", f"the answer ended in an error (finish: {reported})")
     if provider in _IN_PROCESS or provider is None:
         return
-    reported = (response.provider_details or {}).get("finish_reason")
-    if reported is None and (finish is None or provider not in _TRUSTED):
+    ended = isinstance(reported, str) and reported not in _NO_FINISH
+    if not ended and (finish is None or provider not in _TRUSTED):
         raise failure("truncated", "the answer ended without a finish reason")
 
 
@@ -209,6 +219,14 @@ class _Guard(AbstractCapability[Any]):
 
     run: _Run
 
+    async def prepare_model_request(
+        self, ctx: RunContext[Any], request_context: ModelRequestContext
+    ) -> ModelRequestContext:
+        del ctx
+        watch(request_context.model)
+        self.run.requesting = request_context.model.system not in _IN_PROCESS
+        return request_context
+
     async def after_model_request(
         self,
         ctx: RunContext[Any],
@@ -217,6 +235,7 @@ class _Guard(AbstractCapability[Any]):
         response: ModelResponse,
     ) -> ModelResponse:
         del ctx
+        self.run.requesting = False
         output_tools = request_context.model_request_parameters.output_tools
         await self.run.on_response(response, {each.name for each in output_tools})
         return response

@@ -36,12 +36,15 @@ class PydanticAgent:
 
     A name is whatever pydantic-ai takes.  Mind that ``openai:`` speaks the Responses API and
     ``openai-chat:`` the Chat Completions API, which is what most compatible servers have.
-    Keys and addresses come from the environment, as the provider's SDK reads them
-    (``OPENAI_API_KEY``, ``OPENAI_BASE_URL``, …).
+    Keys and addresses come from the environment, as the provider's SDK reads them:
 
-    A model that is named, here or by a turn, is asked once: the SDK's own retries are off,
-    because the runtime has its own.  The model inside an `Agent` or `Model` of yours keeps its
-    settings; turn its retries off yourself (``model_settings={"max_retries": 0}``).
+        openai-chat:NAME    OPENAI_API_KEY     OPENAI_BASE_URL
+        anthropic:NAME      ANTHROPIC_API_KEY  ANTHROPIC_BASE_URL       holdfast[anthropic]
+        google:NAME         GOOGLE_API_KEY     GOOGLE_GEMINI_BASE_URL   holdfast[google]
+
+    A model is asked once: its SDK's own retries are off, because the runtime has its own, and
+    two layers that retry multiply.  An `Agent` or `Model` of yours whose settings say
+    ``max_retries`` keeps what they say.
 
     All tools, of whatever toolset, go through the runtime's hook.  Declare them with
     `holdfast.tool`, or by metadata ``{"holdfast": {"replay": …, "timeout_s": …}}``.  A tool
@@ -146,11 +149,21 @@ class PydanticAgent:
 
     def _settings(self, named: models.Model | None) -> settings.ModelSettings:
         found: settings.ModelSettings = {}
-        if named is not None and "max_retries" not in named.unsupported_settings:
+        assert self._agent is not None
+        model = self._agent.model if named is None else named
+        if not _says_retries(self._agent, model):
             found["max_retries"] = 0
         if self._timeout_s is not None:
             found["timeout"] = self._timeout_s
         return found
+
+
+def _says_retries(agent: pydantic_ai.Agent[Any, Any], model: Any) -> bool:
+    """Whether *max_retries* is its owner's word already, or nothing this model knows."""
+    own = (agent.model_settings, getattr(model, "settings", None))
+    return "max_retries" in getattr(model, "unsupported_settings", ()) or any(
+        callable(each) or "max_retries" in (each or {}) for each in own
+    )
 
 
 def _named_model(name: str) -> models.Model:

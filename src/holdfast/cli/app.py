@@ -40,6 +40,8 @@ Exit codes: 0 done, 1 no or not healthy, 2 bad usage or input, 3 store, 4 conten
 """
 #: Command → what the list of commands says of it.  Each has a module of its name.
 _COMMANDS: Final = {
+    "serve": "Answer over HTTP, with a page and an OpenAI-compatible door.",
+    "chat": "Talk in the terminal; several may share a session.",
     "send": "Send a message and print the reply.",
     "race": "Let lanes meet on one session, and count what was lost.",
     "bench": "Measure this machine: lock, turn, admission, start.",
@@ -47,6 +49,7 @@ _COMMANDS: Final = {
 _GROUPS: Final = {
     "sessions": "List, show, follow and verify conversations.",
     "turns": "List, show and cancel messages and what became of them.",
+    "config": "Show and check the settings, and where each comes from.",
     "lab": "Stand-ins to try a runtime with.",
 }
 #: The base of every complaint about usage; typer exports only this one of its subclasses.

@@ -21,6 +21,7 @@ class What(StrEnum):
     LOCK = "lock"
     TURN = "turn"
     ADMISSION = "admission"
+    SERVE = "serve"
     START = "start"
     ALL = "all"
 
@@ -67,6 +68,10 @@ def _measure(what: What, directory: str | None, *, quick: bool) -> Mapping[str, 
             from holdfast.lab.bench_admission import bench_admission
 
             return bench_admission(directory, quick=quick, report=output.note)
+        case What.SERVE:
+            from holdfast.lab.bench_serve import bench_serve
+
+            return bench_serve(directory, quick=quick, report=output.note)
         case _:
             from holdfast.lab.bench_start import bench_start
 

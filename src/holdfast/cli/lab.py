@@ -23,11 +23,13 @@ app = typer.Typer(name="lab", help="Stand-ins to try a runtime with.", no_args_i
 
 # Lines of 76 characters: a terminal shows them as they stand here.
 _SCRIPT_HELP = """\
-Serve OpenAI's Chat Completions on loopback, without a model.
+Stand in for OpenAI, Anthropic and Google on loopback, without a model.
 
 Prints its URL when it is ready; stops on SIGINT and SIGTERM.  Use it with
 
     OPENAI_BASE_URL=<URL> OPENAI_API_KEY=any    and model openai-chat:any
+
+or with anthropic:any or google:any, and the variables that --json prints.
 
 Every answer is "reply to: <last user text>", unless a script says otherwise.
 A script holds one JSON object a line, and each request uses up one:
@@ -35,15 +37,22 @@ A script holds one JSON object a line, and each request uses up one:
 \b
     {"tokens": ["Hel", "lo"], "delay_s": 0.1, "first_delay_s": 1}
     {"tool": "add", "arguments": {"a": 2, "b": 3}, "fragments": 4}
+    {"tool": "add", "arguments": {"a": 2}, "also": [{"tool": "now"}]}
     {"error": "rate_limit", "retry_after": "1"}
+    {"error": "overloaded", "end": "error", "after": 2}
+    {"end": "hang", "headers": false}
     {"end": "drop", "after": 2, "when": "weather", "repeat": true}
 
 \b
 error    unauthorized, rate_limit, quota, server_error, unavailable,
-         context_length or bad_request
-end      done, eof (no finish reason), drop (the connection), hang or
-         garbage (not JSON); after so many tokens, by default after all
-finish   the finish reason, such as length
+         overloaded, context_length or bad_request
+end      done, eof (no finish reason), drop (the connection), hang,
+         garbage (not JSON) or error (inside the stream); after so many
+         tokens, by default after all
+headers  false: drop or hang before the first byte
+frame    what garbage sends
+also     further tool calls in the same message
+finish   stop, length, content_filter, or the provider's own word
 when     only for requests whose last user text contains this
 repeat   true: not used up by a request
 """
@@ -61,7 +70,9 @@ def model_server(
     token_delay: Annotated[
         float, typer.Option(help="Seconds between two tokens, where a step does not say.")
     ] = 0.02,
-    as_json: Annotated[bool, typer.Option("--json", help='Print {"url": …}.')] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help='Print {"url": …, "environment": {…}}.')
+    ] = False,
 ) -> None:
     from holdfast.testing.model_server import ModelServer
 
@@ -80,7 +91,8 @@ def model_server(
     except OSError as error:
         _fail(f"port {port}: {error.strerror or error}", exit_code=1)
     try:
-        print(json.dumps({"url": server.base_url}) if as_json else server.base_url, flush=True)
+        told = {"url": server.base_url, "environment": server.environment}
+        print(json.dumps(told) if as_json else server.base_url, flush=True)
         stopped.wait()
     finally:
         server.stop()

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from holdfast.config import default_store, from_environment
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import TextIO
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
     from holdfast.errors import HoldfastError
 
 __all__ = [
+    "Config",
     "Json",
     "Store",
     "cut",
@@ -53,6 +52,14 @@ Store = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Say the same as JSON.")]
+Config = Annotated[
+    str | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="Settings (default: $HOLDFAST_CONFIG, or ./holdfast.toml if it is there).",
+    ),
+]
 
 CELL_CHARS_MAX: Final = 60
 _STYLES: Final = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
@@ -66,14 +73,27 @@ _STEERS: Final = re.compile(r"(?!\x1b\[\d{1,2}m)[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 def where(store: str | None) -> str:
     """The state directory that a command works on."""
+    from holdfast.config import default_store
+
     return store or default_store()
 
 
-def settings() -> Settings:
-    """The settings from the environment.  Raises BadSettingError."""
-    from holdfast._core.settings import parse
+def settings(config: str | None = None, flags: Mapping[str, Any] | None = None) -> Settings:
+    """
+    The settings that a command goes by: a file, the environment, its flags; later wins.
 
-    return parse(from_environment(os.environ))
+    Args:
+        config: the file that ``--config`` names; see `holdfast.config.file_for`.
+        flags: dotted names; a flag of None was not given.
+
+    Raises:
+        BadSettingError, BadRequestError, NotFoundError: what is wrong, and where it stands.
+    """
+    from holdfast.config import file_for, load
+
+    return load(
+        file=file_for(config), environment=os.environ, given=flags, given_by="command line"
+    )
 
 
 def opened(store: str | None) -> FilesReading:

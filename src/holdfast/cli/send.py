@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,12 +20,11 @@ if TYPE_CHECKING:
     from holdfast._runtime.receipts import Outcome, Receipt
     from holdfast._runtime.runtime import Holdfast
     from holdfast.ports import Agent
-    from holdfast.types import Place
+    from holdfast.types import Place, TurnEvent
 
 __all__ = ["send"]
 
 INTERRUPTED = 130
-SHOW_EVERY_S = 0.05  #: Between two looks at the live log, on a terminal.
 _ANSWERED = {"replied", "silent", "merged"}
 
 
@@ -97,7 +98,10 @@ class _Sending:
         self._message, self._where = message, where
         self._as_json = as_json
         self._agent_id = keys.agent_of(keys.canonical(message.key))
-        self._model = settings.agents.get(self._agent_id)  #: The agent's own, if it has one.
+        self._settings = settings
+        told = settings.agents.get(self._agent_id)
+        #: How the settings say that the agent is run, if they do.
+        self._told = told if told is not None and (told.model or told.object) else None
         self._here = False  #: This process answers.
         self._receipt: Receipt | None = None
         self._sent = asyncio.Event()
@@ -114,8 +118,14 @@ class _Sending:
 
         agent = self._agent()
         try:
-            async with _assemble.open(self._where) as hf:
-                showing = asyncio.create_task(self._show())
+            async with _assemble.opened(self._where, self._settings) as hf:
+                # A user's module that cannot be had is told before anything is sent; where
+                # another process answers, it need not even be there.
+                if isinstance(agent, _assemble.LateAgent) and not (
+                    await hf.has_permanent_runner(self._agent_id)
+                ):
+                    await agent.ready()
+                showing = asyncio.create_task(self._show(hf))
                 try:
                     self._outcome = await embedded.answer(hf, self._message, agent, self)
                 finally:
@@ -135,7 +145,7 @@ class _Sending:
         """Admit the message, and say who will answer it."""
         from holdfast import _assemble
 
-        async with _assemble.open(self._where) as hf:
+        async with _assemble.opened(self._where, self._settings) as hf:
             self._receipt = receipt = await self._message.submit(hf)
             waiting_for = await self._who_answers(hf, receipt)
         if self._as_json:
@@ -182,9 +192,10 @@ class _Sending:
         from holdfast._runtime.embedded import ModelSwitch
         from holdfast.agents.demo import DemoAgent
 
-        if self._model is not None:
-            return _assemble.as_agent(self._model)
-        return ModelSwitch(DemoAgent(), _assemble.as_agent)
+        if self._told is None:
+            return ModelSwitch(DemoAgent(), _assemble.as_agent)
+        _assemble.import_from_here()
+        return _assemble.LateAgent(partial(_assemble.agent_from, self._agent_id, self._told))
 
     # ---------------------------------------------------------------------- being told
 
@@ -201,7 +212,7 @@ class _Sending:
 
     def _say_demo(self) -> None:
         """Once it is sure that the message is taken, and that it is ours to answer."""
-        asked = self._message.model or self._model
+        asked = self._message.model or self._told
         if self._here and self._receipt is not None and not asked:
             setting = f"HOLDFAST_AGENTS__{self._agent_id.upper()}__MODEL"
             output.note(
@@ -230,27 +241,22 @@ class _Sending:
 
     # ---------------------------------------------------------------------- what is shown
 
-    async def _show(self) -> None:
+    async def _show(self, hf: Holdfast) -> None:
         """On a terminal, show the reply as it comes.  A view: its end costs nothing."""
-        from holdfast.backends.files.reading_files import LiveTail
-
         if self._as_json or not output.is_terminal(sys.stdout):
             return
         await self._sent.wait()
         assert self._receipt is not None
-        tail = LiveTail(self._where, self._receipt.turn_id)
-        while True:
-            for event in tail.read():
+        async with aclosing(hf.follow(self._receipt.turn_id)) as events:
+            async for event in events:
                 self._show_event(event)
-            await asyncio.sleep(SHOW_EVERY_S)
 
-    def _show_event(self, event: dict[str, Any]) -> None:
-        data = event.get("data") or {}
-        if event.get("event") == "text":
+    def _show_event(self, event: TurnEvent) -> None:
+        if event.kind == "text":
             self._clear()
-            self._shown += data["text"]
-            output.stream(data["text"])
-        elif self._shown and event.get("event") in {"attempt", "started"}:
+            self._shown += event.data["text"]
+            output.stream(event.data["text"])
+        elif self._shown and event.kind == "attempt":
             self._shown = ""
             output.stream("\n")
             output.note("holdfast: asked again; the text above is void")

@@ -16,6 +16,7 @@ from holdfast.errors import BadRequestError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from holdfast._core.settings import Settings
     from holdfast.backends.files.reading import FilesReading
     from holdfast.types import Owner, Place, Turn
 
@@ -95,7 +96,7 @@ def show(id_: Id, store: output.Store = None, as_json: output.Json = False) -> N
         return
     long = ("text", "reply")
     for name, value in told.items():
-        if name not in long and value not in {None, False}:
+        if name not in long and value is not None and value is not False:
             output.say(f"{name:<16}{output.cut(str(value), 400)}")
     for name in long:
         if told[name]:
@@ -113,7 +114,7 @@ def cancel(id_: Id, store: output.Store = None, as_json: output.Json = False) ->
     """
     settings = output.settings()
     turn_id = output.opened(store).turn(id_, settings.lanes)[0].turn_id
-    turn = asyncio.run(_cancel(output.where(store), turn_id))
+    turn = asyncio.run(_cancel(output.where(store), settings, turn_id))
     if as_json:
         output.emit({"turn_id": turn_id, "state": turn.state, "outcome": turn.outcome})
     elif turn.outcome == "cancelled":
@@ -126,10 +127,10 @@ def cancel(id_: Id, store: output.Store = None, as_json: output.Json = False) ->
         raise typer.Exit(1)
 
 
-async def _cancel(where: str, turn_id: str) -> Turn:
+async def _cancel(where: str, settings: Settings, turn_id: str) -> Turn:
     from holdfast import _assemble
 
-    async with _assemble.open(where) as hf:
+    async with _assemble.opened(where, settings) as hf:
         turn = await hf.cancel(turn_id)
         if not turn.ended:
             receipt = await hf.receipt(turn_id)
@@ -181,8 +182,6 @@ def _listed(turn: Turn, place: dict[str, Any]) -> dict[str, Any]:
 
 
 def _told(reading: FilesReading, turn: Turn, place: dict[str, Any]) -> dict[str, Any]:
-    from holdfast.backends.files.reading_files import LiveTail
-
     row = {n: v for n, v in asdict(turn).items() if n not in {"session_key", "agent_id"}}
     owner = reading.owner(turn.owner_id) if turn.owner_id else None
     home = reading.owner(turn.home) if turn.home else None
@@ -195,7 +194,7 @@ def _told(reading: FilesReading, turn: Turn, place: dict[str, Any]) -> dict[str,
         **place,
         "owner": _process(owner),
         "home_process": _process(home),
-        "live_log": LiveTail(reading.where, turn.turn_id).path,
+        "live_log": reading.live_log(turn.turn_id),
     }
 
 

@@ -1,7 +1,7 @@
 """
 Shipped for users' own tests; each name is loaded on first use.
 
-    ModelServer     a real HTTP server that speaks OpenAI's Chat Completions from a script
+    ModelServer     a real HTTP server that answers as OpenAI, Anthropic and Google, by a script
     ScriptedModel   an agent without HTTP that says what it was told to
     conformance     the suite that every store must pass
 """

@@ -1,9 +1,13 @@
 """
-A model server for tests: real HTTP on loopback, OpenAI's Chat Completions, and a script.
+A model server for tests: real HTTP on loopback, three providers' protocols, and a script.
 
     with ModelServer([Step.fail("unavailable"), Step.reply("Hello")]) as server:
-        ...                       # OPENAI_BASE_URL=server.base_url, model openai-chat:any
+        os.environ.update(server.environment)
+        ...                       # model openai-chat:any, anthropic:any or google:any
     assert len(server.requests) == 2
+
+It speaks OpenAI's Chat Completions, Anthropic's Messages and Google's generateContent on one
+port, and every step in all of them.
 
 Each request uses up one step.  A step with `when` answers requests whose last user text
 contains it; the others are taken in the order of arrival, by requests that no keyed step fits.
@@ -14,13 +18,17 @@ As a process: ``holdfast lab model-server --script FILE``, with one JSON object 
     {"tokens": ["Hel", "lo"], "delay_s": 0.1, "first_delay_s": 1}       an answer
     {"tokens": ["Hel", "lo"], "finish": "length"}                       …that was too long
     {"tool": "add", "arguments": {"a": 2, "b": 3}, "fragments": 4}      one tool call
+    {"tool": "add", "also": [{"tool": "add"}]}                          …and another with it
     {"error": "rate_limit", "retry_after": "1"}                         an HTTP error
-    {"end": "drop", "after": 2, "when": "weather", "repeat": true}      …in mid-sentence
+    {"error": "overloaded", "end": "error", "after": 2}                 …in mid-sentence
+    {"end": "drop", "after": 2, "when": "weather", "repeat": true}      a lost connection
+    {"end": "hang", "headers": false}                                   not a byte
 
-`error`: unauthorized, rate_limit, quota, server_error, unavailable, context_length or
-bad_request.
+`error`: unauthorized, rate_limit, quota, server_error, unavailable, overloaded,
+context_length or bad_request.
 `end`: done, eof (ends cleanly, without a finish reason), drop (the connection), hang, garbage
-(a frame that is not JSON); each after `after` tokens, by default after all.
+(a frame that is not JSON), error (a frame that is `error`); each after `after` tokens, by
+default after all.  `headers`: false = drop or hang before the first byte.
 """
 
 from __future__ import annotations
@@ -81,6 +89,28 @@ class ModelServer:
     def base_url(self) -> str:
         """What goes into OPENAI_BASE_URL."""
         return f"{self.url}/v1"
+
+    @property
+    def anthropic_url(self) -> str:
+        """What goes into ANTHROPIC_BASE_URL."""
+        return self.url
+
+    @property
+    def google_url(self) -> str:
+        """What goes into GOOGLE_GEMINI_BASE_URL."""
+        return self.url
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables that lead the SDKs of all three here, with keys that are none."""
+        return {
+            "OPENAI_BASE_URL": self.base_url,
+            "OPENAI_API_KEY": "any",
+            "ANTHROPIC_BASE_URL": self.anthropic_url,
+            "ANTHROPIC_API_KEY": "any",
+            "GOOGLE_GEMINI_BASE_URL": self.google_url,
+            "GOOGLE_API_KEY": "any",
+        }
 
     def start(self) -> None:
         """

@@ -26,6 +26,7 @@ from holdfast.backends.files.control import queries, schema
 from holdfast.backends.files.control.faults import translated
 from holdfast.backends.files.control.rows import TURN, fetch_turn, to_turn
 from holdfast.backends.files.control.store import DATABASE
+from holdfast.backends.files.live import FilesLive
 from holdfast.backends.files.transcripts import FilesTranscripts, read_tree
 from holdfast.errors import (
     BadRequestError,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from holdfast._core.settings import Lane
-    from holdfast.types import Place, Session, SessionId, Turn
+    from holdfast.types import Place, Session, SessionId, Turn, TurnId
 
 __all__ = ["FilesReading", "is_dead"]
 
@@ -138,40 +139,7 @@ class FilesReading:
 
     def facts(self, session: Session) -> dict[str, Any]:
         """Keys, aliases and counts of one session."""
-
-        def run(db: sqlite3.Connection) -> dict[str, Any]:
-            one = (session.session_id,)
-            keys = [
-                row[0]
-                for row in db.execute(
-                    "SELECT session_key FROM keys WHERE session_id = ? ORDER BY 1", one
-                )
-            ]
-            aliases = [
-                row[0]
-                for row in db.execute(
-                    "SELECT alias FROM aliases JOIN keys USING (session_key)"
-                    " WHERE session_id = ? ORDER BY 1",
-                    one,
-                )
-            ]
-            states = dict(
-                db.execute(
-                    "SELECT state, count(*) FROM turns WHERE session_id = ? GROUP BY 1", one
-                ).fetchall()
-            )
-            running = db.execute(
-                "SELECT turn_id FROM leases WHERE session_id = ?", one
-            ).fetchone()
-            return {
-                "keys": keys,
-                "aliases": aliases,
-                "turns": sum(states.values()),
-                "waiting": states.get("accepted", 0),
-                "running": running[0] if running else None,
-            }
-
-        return self.ask(run)
+        return self.ask(lambda db: queries.session_facts(db, session.session_id))
 
     def path(self, session: Session) -> str:
         return self._transcripts.path(session)
@@ -229,6 +197,12 @@ class FilesReading:
             return turn, queries.place(db, turn.turn_id, lanes)
 
         return self.ask(run)
+
+    def live_log(self, turn_id: TurnId) -> str | None:
+        """Where the turn's newest live log is, if it has one."""
+        live = FilesLive(self.where)
+        token = live.newest({turn_id}).get(turn_id)
+        return None if token is None else live.path(turn_id, token)
 
     # ------------------------------------------------------------------- who is there
 

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from holdfast._stamps import uuid7
-from holdfast.backends.files import fs, identity
+from holdfast.backends.files import fs, identity, secret, tally
 from holdfast.backends.files.control.store import FilesControl
 from holdfast.backends.files.live import FilesLive
 from holdfast.backends.files.transcripts import FilesTranscripts
@@ -16,6 +16,7 @@ from holdfast.types import Owner, OwnerId
 
 if TYPE_CHECKING:
     from holdfast._core.settings import Settings
+    from holdfast.types import HoldStatistics
 
 __all__ = ["FilesStore", "this_process"]
 
@@ -45,6 +46,12 @@ class FilesStore:
         )
         self.live = FilesLive(self.where)
 
+    def secret(self, name: str) -> tuple[str, bool]:
+        return secret.published(os.path.join(self.where, name))
+
+    def hold_statistics(self) -> HoldStatistics:
+        return tally.statistics()
+
     def is_dead(self, other: Owner) -> bool:
         return identity.facts_about(identity.of_owner(other)) == "dead"
 
@@ -63,7 +70,7 @@ def this_process() -> Owner:
 def _make_directory(path: str) -> None:
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
-        probe = os.path.join(path, f".probe-{os.getpid()}")
+        probe = os.path.join(path, f".probe-{uuid7()}")
         fs.close_fd(fs.open_fd(probe, os.O_WRONLY | os.O_CREAT))
         fs.table.unlink(probe)
     except FileExistsError as error:

@@ -4,48 +4,40 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass, replace
+from bisect import bisect_left
+from itertools import accumulate
+from typing import Final
 
-__all__ = [
-    "Statistics",
-    "add_hold",
-    "add_reclaimed",
-    "add_timeout",
-    "statistics",
-]
+from holdfast.types import HoldStatistics
 
+__all__ = ["BUCKETS_S", "add_hold", "add_reclaimed", "add_timeout", "statistics"]
 
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """Since this process started, or was forked."""
-
-    acquired: int = 0  #: Counted when they are released.
-    contended: int = 0  #: Of those, how many did not succeed at the first look.
-    timeouts: int = 0
-    reclaimed: int = 0  #: Claims of dead owners that were replaced.
-    hold_max_ms: float = 0.0
+#: A hold is milliseconds; one of a second is reported.
+BUCKETS_S: Final = (0.000_1, 0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
 class _Tally:
     def __init__(self) -> None:
         self.mutex = threading.Lock()
         self.acquired = self.contended = self.timeouts = self.reclaimed = 0
-        self.hold_max_s = 0.0
+        self.hold_max_s = self.held_s = 0.0
+        self.holds = [0] * (len(BUCKETS_S) + 1)
 
 
 _tally = _Tally()
 
 
-def statistics() -> Statistics:
+def statistics() -> HoldStatistics:
     """The counters, as of now."""
     with _tally.mutex:
-        return replace(
-            Statistics(),
+        return HoldStatistics(
             acquired=_tally.acquired,
             contended=_tally.contended,
             timeouts=_tally.timeouts,
             reclaimed=_tally.reclaimed,
             hold_max_ms=_tally.hold_max_s * 1000,
+            held_s=_tally.held_s,
+            buckets=tuple(zip(BUCKETS_S, accumulate(_tally.holds), strict=False)),
         )
 
 
@@ -55,6 +47,8 @@ def add_hold(held_s: float, *, contended: bool) -> None:
         _tally.acquired += 1
         _tally.contended += contended
         _tally.hold_max_s = max(_tally.hold_max_s, held_s)
+        _tally.held_s += held_s
+        _tally.holds[bisect_left(BUCKETS_S, held_s)] += 1
 
 
 def add_timeout() -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from holdfast._core import jsonl
 from holdfast._core.tree import VERSION, Tree, bad_header
 from holdfast._stamps import now_iso
-from holdfast.backends.files import fs
+from holdfast.backends.files import fs, paging
 from holdfast.backends.files.write_lock import WriteLock
 from holdfast.errors import BadTranscriptError
 from holdfast.types import Appended, Mark
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from holdfast.backends.files.hold import Hold
-    from holdfast.types import Advance, FencingToken, Session
+    from holdfast.types import Advance, EntriesPage, FencingToken, Session
 
 __all__ = ["FilesTranscripts", "HeldTranscript", "read_tree"]
 
@@ -102,6 +102,18 @@ class FilesTranscripts:
     def read(self, session: Session) -> Tree:
         """The transcript as it stands.  No lock, no row, no byte changed."""
         return read_tree(self.path(session))
+
+    def page(
+        self, session: Session, after: str | None, *, limit: int, last: int | None = None
+    ) -> EntriesPage:
+        path = self.path(session)
+        if last is not None:
+            return paging.last_entries(path, session.generation, last)
+        start = paging.offset_of(after, session.generation)
+        return paging.page(path, session.generation, start, limit)
+
+    def end(self, session: Session) -> int:
+        return paging.size_of(self.path(session))
 
     def _header(self, session: Session, path: str) -> Any:
         directory = os.path.dirname(path)

@@ -11,23 +11,16 @@ sent on purpose does not fire for every beat.
 
 from __future__ import annotations
 
-import asyncio
-import ctypes
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from holdfast.backends.files import fs
-from holdfast.errors import UnavailableError
+from holdfast.backends.files import fs, inotify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["Wake"]
-
-_IN_MODIFY: Final = 0x2
-_FLAGS: Final = os.O_CLOEXEC | os.O_NONBLOCK
-_EVENTS_BYTES: Final = 4096
 
 
 class Wake:
@@ -52,27 +45,7 @@ class Wake:
         Raises:
             UnavailableError: the kernel gives no more watches.
         """
-        libc = ctypes.CDLL(None, use_errno=True)
-        fd = libc.inotify_init1(_FLAGS)
-        if fd < 0 or libc.inotify_add_watch(fd, os.fsencode(self._path), _IN_MODIFY) < 0:
-            code = ctypes.get_errno()
-            if fd >= 0:
-                fs.table.close(fd)
-            raise UnavailableError(path=self._path, detail=f"inotify: {os.strerror(code)}")
-        loop = asyncio.get_running_loop()
-
-        def readable() -> None:
-            with suppress(BlockingIOError):
-                fs.table.read(fd, _EVENTS_BYTES)
-            told()
-
-        loop.add_reader(fd, readable)
-
-        def stop() -> None:
-            loop.remove_reader(fd)
-            fs.table.close(fd)
-
-        return stop
+        return inotify.watch(self._path, lambda _: told())
 
     def close(self) -> None:
         fd, self._fd = self._fd, -1

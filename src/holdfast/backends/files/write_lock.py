@@ -35,12 +35,12 @@ from holdfast.backends.files.claim import now_iso
 from holdfast.backends.files.climb import Climb, MovedError, Names, Request, timeout_error
 from holdfast.backends.files.gate import pause
 from holdfast.backends.files.hold import Hold
-from holdfast.backends.files.tally import Statistics, statistics
+from holdfast.backends.files.tally import statistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Hold", "Statistics", "WriteLock", "statistics"]
+__all__ = ["Hold", "WriteLock", "statistics"]
 
 TIMEOUT_S: Final = 60.0
 MAX_HOLD_MS: Final = 30_000

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from holdfast._core import keys
 from holdfast._core.turns import Event, State, step
 from holdfast._stamps import now_iso, uuid7
+from holdfast.backends.files.control.queries import known_agents
 from holdfast.backends.files.control.rows import event, fetch_session, fetch_turn, move
 from holdfast.errors import (
     BadKeyError,
@@ -73,12 +74,13 @@ def admit(db: sqlite3.Connection, asked: Admission, known_agents: Collection[str
     _check_room(db, session, key, asked)
     db.execute(
         "INSERT INTO turns (turn_id, session_id, session_key, agent_id, lane, source, priority,"
-        " policy, state, text, model, idempotency_key, home, bound, accepted_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " policy, state, text, model, idempotency_key, home, bound, accepted_at, instructions,"
+        " seed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             asked.turn_id, session.session_id, key, asked.agent_id, asked.lane, asked.source,
             asked.priority, asked.policy, State.ACCEPTED.value, asked.text, asked.model,
-            asked.idempotency_key, asked.home, asked.bound, now_iso(),
+            asked.idempotency_key, asked.home, asked.bound, now_iso(), asked.instructions,
+            asked.seed,
         ),
     )  # fmt: skip
     if asked.idempotency_key is not None:
@@ -132,7 +134,7 @@ def _earlier(db: sqlite3.Connection, key: str, asked: Admission) -> Turn | None:
 def _check_agent(db: sqlite3.Connection, agent_id: str, known: Collection[str]) -> None:
     if agent_id == keys.AGENT_DEFAULT or agent_id in known:
         return
-    seen = {str(row[0]) for row in db.execute("SELECT agent_id FROM agents")}
+    seen = known_agents(db)
     if agent_id not in seen:
         everybody = sorted({keys.AGENT_DEFAULT, *known, *seen})
         raise UnknownAgentError(agent=agent_id, known=everybody)

@@ -116,8 +116,14 @@ def _lease(db: sqlite3.Connection, turn: Turn, owner_id: OwnerId) -> Leased:
     )
     if turn.home not in {None, owner_id}:
         event(db, "adopted", turn.session_id, turn.turn_id, owner_id, home=turn.home)
-    session = fetch_session(db, turn.session_id)
-    return Leased(fetch_turn(db, turn.turn_id), session, FencingToken(token), turn.finished)
+    instructions, seed = db.execute(
+        "SELECT instructions, seed FROM turns WHERE turn_id = ?", (turn.turn_id,)
+    ).fetchone()
+    return Leased(
+        fetch_turn(db, turn.turn_id), fetch_session(db, turn.session_id), FencingToken(token),
+        turn.finished, instructions, seed,
+        again=(turn.reason or "again") if turn.started_at is not None else None,
+    )  # fmt: skip
 
 
 def make_effective(db: sqlite3.Connection, turn_id: TurnId, token: FencingToken) -> Turn:

@@ -9,7 +9,16 @@ from holdfast._stamps import now_ms
 from holdfast.backends.files.control.leases import HEADS
 from holdfast.backends.files.control.rows import TURN, fetch_session, fetch_turn, to_turn
 from holdfast.errors import NotFoundError
-from holdfast.types import FencingToken, Place, Session, SessionId, TurnId
+from holdfast.types import (
+    Counts,
+    FencingToken,
+    Place,
+    Pulse,
+    Session,
+    SessionId,
+    TurnId,
+    TurnState,
+)
 
 if TYPE_CHECKING:
     import sqlite3
@@ -21,13 +30,18 @@ if TYPE_CHECKING:
 __all__ = [
     "PAGE",
     "aborts",
+    "counts",
     "ended",
     "has_heads",
     "is_head",
+    "known_agents",
     "newest_token",
     "place",
+    "pulses",
+    "session_facts",
     "session_of_key",
     "sessions",
+    "turn_states",
     "turns",
 ]
 
@@ -154,6 +168,92 @@ def place(db: sqlite3.Connection, turn_id: TurnId, lanes: Mapping[str, Lane]) ->
     if turn.not_before_ms > now_ms():
         return Place(position, turn.reason)
     return Place(position, "slot" if _lane_full(db, turn, lanes) else None)
+
+
+def turn_states(
+    db: sqlite3.Connection, turn_ids: Collection[TurnId], lanes: Mapping[str, Lane]
+) -> dict[TurnId, TurnState]:
+    """State and place of each of *turn_ids*.  One that is not there is left out."""
+    marks = ",".join("?" * len(turn_ids))
+    rows = db.execute(
+        f"SELECT turn_id, state, outcome FROM turns WHERE turn_id IN ({marks})", [*turn_ids]
+    ).fetchall()
+    nowhere = Place(0, None)
+    return {
+        turn_id: TurnState(
+            state,
+            outcome,
+            place(db, turn_id, lanes) if state == State.ACCEPTED.value else nowhere,
+        )
+        for turn_id, state, outcome in rows
+    }
+
+
+def pulses(
+    db: sqlite3.Connection, session_ids: Collection[SessionId]
+) -> dict[SessionId, Pulse]:
+    """What goes on in each of *session_ids*."""
+    marks = ",".join("?" * len(session_ids))
+    running = dict(
+        db.execute(
+            f"SELECT session_id, turn_id FROM leases WHERE session_id IN ({marks})",
+            [*session_ids],
+        ).fetchall()
+    )
+    waiting = dict(
+        db.execute(
+            "SELECT session_id, count(*) FROM turns WHERE state = 'accepted'"
+            f" AND session_id IN ({marks}) GROUP BY session_id",
+            [*session_ids],
+        ).fetchall()
+    )
+    generations = db.execute(
+        f"SELECT session_id, generation FROM sessions WHERE session_id IN ({marks})",
+        [*session_ids],
+    )
+    return {
+        each: Pulse(running.get(each), waiting.get(each, 0), generation)
+        for each, generation in generations
+    }
+
+
+def counts(db: sqlite3.Connection) -> Counts:
+    """The whole store in numbers.  Counts partial indexes, not the table of all turns."""
+    ask = (
+        "SELECT (SELECT count(*) FROM turns WHERE state = 'accepted'),"
+        " (SELECT count(*) FROM turns WHERE state = 'running'),"
+        " (SELECT count(*) FROM leases), (SELECT count(*) FROM sessions)"
+    )
+    return Counts(*db.execute(ask).fetchone())
+
+
+def session_facts(db: sqlite3.Connection, session_id: SessionId) -> dict[str, Any]:
+    """Keys, aliases and counts of one session."""
+    one = (session_id,)
+    keys = db.execute("SELECT session_key FROM keys WHERE session_id = ? ORDER BY 1", one)
+    aliases = db.execute(
+        "SELECT alias FROM aliases JOIN keys USING (session_key)"
+        " WHERE session_id = ? ORDER BY 1",
+        one,
+    )
+    states = dict(
+        db.execute(
+            "SELECT state, count(*) FROM turns WHERE session_id = ? GROUP BY 1", one
+        ).fetchall()
+    )
+    running = db.execute("SELECT turn_id FROM leases WHERE session_id = ?", one).fetchone()
+    return {
+        "keys": [row[0] for row in keys],
+        "aliases": [row[0] for row in aliases],
+        "turns": sum(states.values()),
+        "waiting": states.get("accepted", 0),
+        "running": running[0] if running else None,
+    }
+
+
+def known_agents(db: sqlite3.Connection) -> set[str]:
+    """Every agent that a runner ever registered in this store."""
+    return {str(row[0]) for row in db.execute("SELECT agent_id FROM agents")}
 
 
 def _lane_full(db: sqlite3.Connection, turn: Turn, lanes: Mapping[str, Lane]) -> bool:

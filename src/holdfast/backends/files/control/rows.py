@@ -25,6 +25,7 @@ __all__ = ["TURN", "event", "fetch_session", "fetch_turn", "guard", "move", "to_
 #: The columns of `types.Turn`, in its order.
 _COLUMNS: Final = tuple(Turn.__dataclass_fields__)
 _BOOLEANS: Final = tuple(_COLUMNS.index(name) for name in ("bound", "abort_requested"))
+_USAGE: Final = _COLUMNS.index("usage")
 TURN: Final = f"SELECT {', '.join(_COLUMNS)} FROM turns"
 
 
@@ -32,6 +33,8 @@ def to_turn(row: tuple[Any, ...]) -> Turn:
     values = list(row)
     for at in _BOOLEANS:
         values[at] = bool(values[at])
+    if values[_USAGE] is not None:
+        values[_USAGE] = json.loads(values[_USAGE])
     return Turn(*values)
 
 
@@ -95,7 +98,7 @@ def move(
     if outcome is not None:
         db.execute(
             "UPDATE turns SET ended_at = coalesce(ended_at, ?), host = NULL,"
-            " finished = NULL WHERE turn_id = ?",
+            " finished = NULL, seed = NULL WHERE turn_id = ?",
             (now_iso(), turn.turn_id),
         )
     event(

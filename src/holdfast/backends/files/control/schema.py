@@ -149,7 +149,14 @@ CREATE TABLE events (                     -- what happened, for people
 ) STRICT;
 """
 
-MIGRATIONS: Final = (_V1,)
+_V2: Final = """
+-- What the agent is told for this turn only.
+ALTER TABLE turns ADD COLUMN instructions TEXT;
+-- Earlier messages, JSON: a new session begins with them.  Until the outcome.
+ALTER TABLE turns ADD COLUMN seed BLOB;
+"""
+
+MIGRATIONS: Final = (_V1, _V2)
 VERSION: Final = len(MIGRATIONS)
 
 

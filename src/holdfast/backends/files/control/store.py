@@ -38,16 +38,19 @@ if TYPE_CHECKING:
         Admission,
         Admitted,
         Commit,
+        Counts,
         FencingToken,
         Leased,
         Look,
         Owner,
         OwnerId,
         Place,
+        Pulse,
         Session,
         SessionId,
         Turn,
         TurnId,
+        TurnState,
     )
 
 __all__ = ["FilesControl"]
@@ -289,14 +292,31 @@ class FilesControl:
     async def place(self, turn_id: TurnId, lanes: Mapping[str, Lane]) -> Place:
         return self._look_up(lambda db: queries.place(db, turn_id, lanes))
 
+    async def turn_states(
+        self, turn_ids: Collection[TurnId], lanes: Mapping[str, Lane]
+    ) -> dict[TurnId, TurnState]:
+        return await self._page(lambda db: queries.turn_states(db, turn_ids, lanes))
+
+    async def pulses(self, session_ids: Collection[SessionId]) -> dict[SessionId, Pulse]:
+        return await self._page(lambda db: queries.pulses(db, session_ids))
+
+    async def counts(self) -> Counts:
+        return await self._page(queries.counts)
+
     async def session(self, session_id: SessionId) -> Session:
         return self._look_up(lambda db: fetch_session(db, session_id))
 
     async def session_of_key(self, key: str) -> Session:
         return self._look_up(lambda db: queries.session_of_key(db, key))
 
+    async def session_facts(self, session_id: SessionId) -> dict[str, Any]:
+        return self._look_up(lambda db: queries.session_facts(db, session_id))
+
     async def sessions(self, after: str = "") -> list[tuple[Session, dict[str, Any]]]:
         return await self._page(lambda db: queries.sessions(db, after))
+
+    async def known_agents(self) -> set[str]:
+        return self._look_up(queries.known_agents)
 
 
 def _ended(turn_id: TurnId) -> Callable[[sqlite3.Connection], Turn | None]:

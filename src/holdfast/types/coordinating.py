@@ -1,130 +1,27 @@
-"""
-Frozen values that cross module borders.  No behaviour beyond what a value can say of itself.
-"""
+"""What coordinates: owners, sessions, turns, leases."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NewType
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from holdfast.types.names import FencingToken, OwnerId, SessionId, TurnId
+
 __all__ = [
     "Admission",
     "Admitted",
-    "Advance",
-    "AgentEvent",
-    "Appended",
     "Commit",
-    "Entry",
-    "FencingToken",
-    "Final",
     "Leased",
     "Look",
-    "Made",
-    "Mark",
     "Owner",
-    "OwnerId",
     "Place",
-    "Prompt",
-    "Replay",
     "Session",
-    "SessionId",
-    "Silent",
     "Standing",
-    "Text",
-    "ToolCall",
     "Turn",
-    "TurnId",
 ]
-
-SessionId = NewType("SessionId", str)
-TurnId = NewType("TurnId", str)
-OwnerId = NewType("OwnerId", str)
-
-#: int ≥ 1, per session, strictly increasing, issued with a lease, survives release.
-FencingToken = NewType("FencingToken", int)
-
-#: One transcript line, decoded.  Never written back: unknown fields live in the bytes.
-Entry = dict[str, Any]
-
-Replay = Literal["never", "safe"]
-
-
-# ------------------------------------------------------- what an agent is asked, and says
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """
-    What an agent is asked to answer.
-
-    `history` and `made` hold the transcript's `message` objects, oldest first:
-    `{"role": "user"|"assistant"|"toolResult"|…, "content": str | [{"type": "text"|
-    "toolCall", …}], …}`.  A compaction shows up in `history` as one message with role
-    `compactionSummary` and a `summary`.
-    """
-
-    turn_id: str
-    session_id: str
-    session_key: str
-    agent_id: str
-    lane: str
-    source: str
-    text: str  #: The question.  It is not repeated in `history`.
-    history: tuple[Mapping[str, Any], ...]
-    attempt: int  #: 1 for the first.
-    model: str | None = None  #: Asked for by this turn; None = the agent's own.
-    #: Tool calls and results that earlier attempts of this very turn have already made.
-    #: Go on after them; their effects have happened.
-    made: tuple[Mapping[str, Any], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """Some text of the reply, as it streams.  Void if the attempt is superseded."""
-
-    delta: str
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """A finished message on the way: an assistant message with tool calls, or a result."""
-
-    message: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Final:
-    """The reply.  Exactly once, and last."""
-
-    message: Mapping[str, Any]
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Silent:
-    """A deliberate silence instead of a reply.  Exactly once, and last."""
-
-    reason: str
-
-
-AgentEvent = Text | Made | Final | Silent
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCall:
-    """One tool call, before it runs."""
-
-    call_id: str
-    name: str
-    arguments: Mapping[str, Any]
-    replay: Replay = "never"  #: After a crash: run again (`safe`), or say so (`never`).
-    timeout_s: float = 120.0
-
-
-# ------------------------------------------------------------- what coordinates, as values
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +64,10 @@ class Admission:
     request_hash: str = ""
     home: OwnerId | None = None  #: The runner that admits it; None: any runner's.
     bound: bool = False  #: Only its home can run it, and it dies with it (`hf.turn`).
+    instructions: str | None = None  #: What the agent is told for this turn only.
+    #: Earlier messages, as JSON `[{"role": "user"|"assistant", "content": str}, …]`; they
+    #: begin the transcript if it has no message yet, and are ignored otherwise.
+    seed: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +108,7 @@ class Turn:
     finished: bytes | None
     #: A finished reply whose place in the transcript is gone; kept for `turns show`.
     salvaged: bytes | None
+    usage: Mapping[str, Any] | None  #: The reply's, as its message has it.
 
     @property
     def ended(self) -> bool:
@@ -228,6 +130,10 @@ class Leased:
     token: FencingToken
     #: A finished reply that an earlier owner could not append: append it, ask no model.
     finished: bytes | None
+    instructions: str | None = None  #: See `Admission`; read for who runs the turn only.
+    seed: bytes | None = None
+    #: Why an earlier run of this turn came to nothing; None: this is the first.
+    again: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,29 +177,3 @@ class Look:
     orphans: tuple[tuple[TurnId, OwnerId], ...]  #: Bound turns, waiting, and their homes.
     #: Heads of idle sessions that another live process is expected to start.
     foreign_heads: tuple[TurnId, ...]
-
-
-# ------------------------------------------------------------------- transcripts, as values
-
-#: What happened to a transcript since a mark: nothing, only growth, or anything else.
-Advance = Literal["same", "appended", "rewritten"]
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """How far a transcript went when a prompt window opened."""
-
-    device: int
-    inode: int
-    size: int
-    leaf: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Appended:
-    """What an append left behind."""
-
-    data: bytes  #: The lines, as they stand in the file.
-    end_offset: int
-    generation: int
-    synced: bool

@@ -1,0 +1,233 @@
+"""
+Every setting this version has, as data: what it is called, what it may be, what it is for.
+
+What reads a value, the JSON Schema, `holdfast config` and `docs/settings.md` all go by this
+table.  A default is not here: it is the default of the field in `settings.Settings`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum, auto
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "DURABILITY",
+    "FAMILIES",
+    "FOUNDING_NAMES",
+    "FOUNDING_VARIABLES",
+    "KEYS",
+    "POLICIES",
+    "Family",
+    "Form",
+    "Key",
+    "Kind",
+    "find",
+    "parents",
+    "unit_of",
+]
+
+#: Policies that this version has.  The glossary's other names come with later versions.
+POLICIES: Final = ("enqueue", "reject")
+DURABILITY: Final = ("always", "turn", "os")
+
+#: Bounds that only a slip of the hand exceeds; under them no timer and no column overflows.
+INTEGER_MOST: Final = 2**31 - 1
+DURATION_MOST_MS: Final = 365 * 24 * 3_600_000
+PORT_MOST: Final = 65_535
+
+#: The end of a duration's name → its unit, and the unit's milliseconds.
+_UNITS: Final = {
+    "_ms": ("milliseconds", 1),
+    "_s": ("seconds", 1_000),
+    "_minutes": ("minutes", 60_000),
+}
+
+
+class Kind(StrEnum):
+    DURATION = auto()  #: In TOML a number of the unit that ends the name, or `60s`.
+    INTEGER = auto()
+    CHOICE = auto()
+    TEXT = auto()
+    BOOLEAN = auto()
+    TEXTS = "list of texts"  #: A list, or one text with commas.
+    SECRET = auto()  #: A text that nothing ever shows: no message, no log, no `repr`.
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a text looks like.  The pattern means the same to `re` and to JSON Schema."""
+
+    pattern: str
+    told: str
+
+
+_HOST: Final = Form(r"[A-Za-z0-9.:_%\[\]-]+", "a host name or address")
+_TOKEN: Final = Form(r"[!-~]+", "visible ASCII characters without spaces")
+_MODEL: Final = Form(r"[!-~]([ -~]*[!-~])?", "a model's name like openai-chat:gpt-4o-mini")
+_PROSE: Final = Form(r"[\s\S]*\S[\s\S]*", "text")
+_NAME: Final = r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*"
+_OBJECT: Final = Form(f"{_NAME}:{_NAME}", "MODULE:OBJECT like app:agent")
+_TOOL: Final = Form(f"{_NAME}:{_NAME}", "MODULE:FUNCTION like app:weather")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    field: str  #: Its field in `Settings`, `Lane` or `AgentSettings`.
+    kind: Kind
+    help: str
+    least: int = 0
+    most: int = INTEGER_MOST  #: Of a duration: see `unit_of`.
+    choices: tuple[str, ...] = ()
+    form: Form = _PROSE
+
+
+KEYS: Final[Mapping[str, Key]] = {
+    "session.write_lock.acquire_timeout_ms": Key(
+        "write_lock_acquire_timeout_ms", Kind.DURATION,
+        "how long one writer waits for the write lock", 1,
+    ),
+    "session.write_lock.max_hold_ms": Key(
+        "write_lock_max_hold_ms", Kind.DURATION,
+        "after this our own watchdog ends our own hold", 1,
+    ),
+    "session.durability": Key(
+        "durability", Kind.CHOICE,
+        "what is synced to the medium: every append, every turn, or what the system likes",
+        choices=DURABILITY,
+    ),
+    "turn.lease_ms": Key(
+        "lease_ms", Kind.DURATION, "a runner that is silent for so long loses its turns", 300
+    ),
+    "turn.policy": Key(
+        "policy", Kind.CHOICE, "what a message to a busy session does", choices=POLICIES
+    ),
+    "turn.queue_max": Key("queue_max", Kind.INTEGER, "how many turns of a session may wait", 1),
+    "turn.max_attempts": Key(
+        "attempts_max", Kind.INTEGER, "after so many attempts a turn ends as failed", 1
+    ),
+    "turn.max_reruns": Key(
+        "reruns_max", Kind.INTEGER, "how often a turn is run again after a takeover"
+    ),
+    "abort.settle_ms": Key(
+        "settle_ms", Kind.DURATION, "how long an attempt that must end may take to do so", 1
+    ),
+    "models.idle_timeout_ms": Key(
+        "idle_timeout_ms", Kind.DURATION,
+        "after such a silence of the model an attempt has failed", 1,
+    ),
+    "gateway.host": Key(
+        "gateway_host", Kind.TEXT,
+        "the address to listen on; off loopback a token must be given", form=_HOST,
+    ),
+    "gateway.port": Key(
+        "gateway_port", Kind.INTEGER, "the port to listen on; 0 = a free one", most=PORT_MOST
+    ),
+    "gateway.token": Key(
+        "gateway_token", Kind.SECRET,
+        "the bearer token of every request; made at the first start if none is given",
+        form=_TOKEN,
+    ),
+    "gateway.allowed_hosts": Key(
+        "gateway_allowed_hosts", Kind.TEXTS,
+        "names that a request's Host may have, beside the address listened on", form=_HOST,
+    ),
+    "gateway.max_body_bytes": Key(
+        "body_bytes_max", Kind.INTEGER, "a larger request body is refused", 1
+    ),
+    "gateway.max_message_bytes": Key(
+        "message_bytes_max", Kind.INTEGER, "a larger message is refused", 1
+    ),
+    "gateway.max_connections": Key(
+        "connections_max", Kind.INTEGER, "so many connections are served at once", 1
+    ),
+    "gateway.drain_ms": Key(
+        "drain_ms", Kind.DURATION, "how long running turns may go on after SIGTERM"
+    ),
+    "gateway.live_log_minutes": Key(
+        "live_log_minutes", Kind.DURATION, "how long a turn's live log outlives the turn"
+    ),
+    "gateway.cancel_on_disconnect": Key(
+        "cancel_on_disconnect", Kind.BOOLEAN,
+        "cancel the turn of a completion whose client goes away",
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Settings that every member of a kind has: ``lanes.<name>.…``."""
+
+    member: str  #: What a member is called: `<name>`, `<id>`.
+    form: Form  #: What a member's name looks like.
+    keys: Mapping[str, Key]
+
+
+FAMILIES: Final[Mapping[str, Family]] = {
+    "lanes": Family(
+        "<name>",
+        Form(r"[a-z][a-z0-9_-]{0,63}", "a lane's name is lower case, like cron"),
+        {
+            "concurrency": Key(
+                "concurrency", Kind.INTEGER, "turns of this lane at once, over the whole store"
+            ),
+            "priority": Key("priority", Kind.INTEGER, "higher runs first"),
+        },
+    ),
+    "agents": Family(
+        "<id>",
+        Form(r"[a-z0-9][a-z0-9_-]{0,63}", "an agent's id is lower case, like main"),
+        {
+            "model": Key("model", Kind.TEXT, "the model that answers", form=_MODEL),
+            "instructions": Key(
+                "instructions", Kind.TEXT, "what the model is told before every conversation"
+            ),
+            "tools": Key("tools", Kind.TEXTS, "functions the model may call", form=_TOOL),
+            "object": Key(
+                "object", Kind.TEXT, "an agent of your own, instead of the three others",
+                form=_OBJECT,
+            ),
+        },
+    ),
+}  # fmt: skip
+
+#: Names of the founding system → ours.  Taken with a notice; ours win.
+FOUNDING_NAMES: Final[Mapping[str, str]] = {
+    "session.writeLock.acquireTimeoutMs": "session.write_lock.acquire_timeout_ms",
+    "session.writeLock.maxHoldMs": "session.write_lock.max_hold_ms",
+}
+#: Its environment variables → our names.
+FOUNDING_VARIABLES: Final[Mapping[str, str]] = {
+    "OPENCLAW_SESSION_WRITE_LOCK_ACQUIRE_TIMEOUT_MS": "session.write_lock.acquire_timeout_ms",
+    "OPENCLAW_SESSION_WRITE_LOCK_MAX_HOLD_MS": "session.write_lock.max_hold_ms",
+    "OPENCLAW_EMBEDDED_ABORT_SETTLE_TIMEOUT_MS": "abort.settle_ms",
+}
+
+
+def find(name: str) -> Key | None:
+    """The setting called *name*; None: there is none."""
+    if name in KEYS:
+        return KEYS[name]
+    family, _, rest = name.partition(".")
+    member, _, last = rest.partition(".")
+    if family not in FAMILIES or not re.fullmatch(FAMILIES[family].form.pattern, member):
+        return None
+    return FAMILIES[family].keys.get(last)
+
+
+def parents() -> frozenset[str]:
+    """The tables that settings stand in, except the members of families."""
+    names = [*KEYS, *FOUNDING_NAMES, *(f"{family}." for family in FAMILIES)]
+    return frozenset(
+        name[:at] for name in names for at, letter in enumerate(name) if letter == "."
+    )
+
+
+def unit_of(name: str) -> tuple[str, int, int]:
+    """A duration's unit by its name: what it is called, its milliseconds, how many at most."""
+    called, unit_ms = next(found for end, found in _UNITS.items() if name.endswith(end))
+    return called, unit_ms, DURATION_MOST_MS // unit_ms

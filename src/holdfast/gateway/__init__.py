@@ -1,0 +1,1 @@
+"""The door over HTTP: requests in, problem documents and events out."""

@@ -1,0 +1,140 @@
+"""The objects of `/openapi.json`."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from holdfast._core.turns import OUTCOMES, State
+
+__all__ = ["SCHEMAS"]
+
+Json = dict[str, Any]
+
+_TEXT: Final[Json] = {"type": "string"}
+_MAYBE_TEXT: Final[Json] = {"type": ["string", "null"]}
+_COUNT: Final[Json] = {"type": "integer", "minimum": 0}
+_OUTCOME: Final[Json] = {"enum": [*OUTCOMES, None]}
+
+
+def _object(fields: Json, *, optional: tuple[str, ...] = (), closed: bool = False) -> Json:
+    made: Json = {
+        "type": "object",
+        "properties": fields,
+        "required": [name for name in fields if name not in optional],
+    }
+    if closed:
+        made["additionalProperties"] = False
+    return made
+
+
+def _list(of: Json) -> Json:
+    return {"type": "array", "items": of}
+
+
+_PLACE: Final[Json] = {"position": _COUNT, "waiting_for": _MAYBE_TEXT}
+_IDS: Final[Json] = {"turn_id": _TEXT, "session_id": _TEXT}
+_SESSION: Final = _object(
+    {
+        "session_id": _TEXT,
+        "agent": _TEXT,
+        "created_at": _TEXT,
+        "keys": _list(_TEXT),
+        "aliases": _list(_TEXT),
+        "turns": _COUNT,
+        "waiting": _COUNT,
+        "running": _MAYBE_TEXT,
+    },
+    optional=("aliases",),
+)
+_ENTRY: Final = _object({"cursor": _TEXT, "entry": {"type": "object"}})
+_CHAT_MESSAGE: Final = _object(
+    {"role": _TEXT, "content": {"type": ["string", "array", "null"]}}, optional=("content",)
+)
+
+SCHEMAS: Final[Json] = {
+    "Message": _object(
+        {
+            "text": _TEXT,
+            "lane": _TEXT,
+            "source": _TEXT,
+            "policy": _MAYBE_TEXT,
+            "idempotency_key": _MAYBE_TEXT,
+        },
+        optional=("lane", "source", "policy", "idempotency_key"),
+        closed=True,
+    ),
+    "Receipt": _object(
+        {**_IDS, "admission": _COUNT, **_PLACE, "fresh": {"type": "boolean"}},
+    ),
+    "Outcome": _object(
+        {
+            **_IDS,
+            "outcome": {"enum": list(OUTCOMES)},
+            "text": _MAYBE_TEXT,
+            "reason": _MAYBE_TEXT,
+            "hint": _MAYBE_TEXT,
+            "attempts": _COUNT,
+            "waited_ms": _COUNT,
+        }
+    ),
+    "Turn": _object(
+        {
+            **_IDS,
+            "session": _TEXT,
+            "lane": _TEXT,
+            "source": _TEXT,
+            "state": {"enum": [state.value for state in State]},
+            "outcome": _OUTCOME,
+            "text": _MAYBE_TEXT,
+            "reason": _MAYBE_TEXT,
+            "hint": _MAYBE_TEXT,
+            "attempts": _COUNT,
+            "accepted_at": _TEXT,
+            "started_at": _MAYBE_TEXT,
+            "ended_at": _MAYBE_TEXT,
+            **_PLACE,
+        }
+    ),
+    "Session": _SESSION,
+    "Sessions": _object({"sessions": _list(_SESSION), "next": _MAYBE_TEXT}),
+    "Entries": _object({"entries": _list(_ENTRY), "next": _TEXT}),
+    "CompletionRequest": _object(
+        {
+            "model": _TEXT,
+            "messages": _list(_CHAT_MESSAGE),
+            "user": _MAYBE_TEXT,
+            "stream": {"type": ["boolean", "null"]},
+        },
+        optional=("model", "user", "stream"),
+    ),
+    "Completion": _object(
+        {
+            "id": _TEXT,
+            "object": {"const": "chat.completion"},
+            "created": _COUNT,
+            "model": _TEXT,
+            "choices": _list({"type": "object"}),
+            "usage": {"type": "object"},
+        }
+    ),
+    "Models": _object({"object": {"const": "list"}, "data": _list({"type": "object"})}),
+    "Health": _object({"status": {"const": "ok"}}),
+    "Ready": _object(
+        {
+            "status": {"const": "ready"},
+            "agents": _list(_TEXT),
+            "waiting": _COUNT,
+            "running": _COUNT,
+        }
+    ),
+    "Problem": _object(
+        {
+            "type": _TEXT,
+            "title": _TEXT,
+            "status": _COUNT,
+            "detail": _TEXT,
+            "code": _TEXT,
+            "hint": _TEXT,
+        }
+    ),
+}

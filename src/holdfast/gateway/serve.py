@@ -1,0 +1,188 @@
+"""
+One serving process, from its socket to its last word.
+
+    bind ─▶ open ─▶ serve ─▶ SIGTERM ─▶ drain: nothing new, running turns finish or go back
+         ─▶ whoever still waits is told ─▶ connections closed ─▶ store closed ─▶ exit code
+
+A second signal cuts the drain short: what runs goes back to its place at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import signal
+import socket
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import uvicorn
+
+from holdfast import _assemble
+from holdfast.errors import BadSettingError
+from holdfast.gateway import app as application
+from holdfast.gateway.guard import is_loopback
+from holdfast.gateway.protocol import HEAD_BYTES_MAX, bounded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from holdfast._core.settings import Settings
+    from holdfast._runtime.runtime import Holdfast
+    from holdfast.ports import Agent
+    from holdfast.types import Drained
+
+__all__ = ["TOKEN_FILE", "Serving", "serve"]
+
+TOKEN_FILE: Final = "gateway.token"  # noqa: S105  A file's name.
+BACKLOG: Final = 1_024
+#: After the drain: for answers that are on their way out.
+CLOSE_WITHIN_S: Final = 3
+
+_log = logging.getLogger("holdfast.gateway")
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What a serving process says of itself."""
+
+    url: str
+    where: str  #: The state directory.
+    token: str
+    token_is_new: bool
+    token_file: str | None  #: None: the token was given.
+
+
+async def serve(
+    where: str,
+    settings: Settings,
+    agents: Mapping[str, Agent],
+    *,
+    started: Callable[[Serving], None],
+) -> Drained:
+    """
+    Serve until SIGTERM or SIGINT, then drain.
+
+    Args:
+        where: the state directory.
+        agents: who answers here, by agent id.
+        started: called once connections are accepted.
+
+    Returns:
+        What was left behind.
+
+    Raises:
+        BadSettingError: the address cannot be had, or needs an explicit token.
+        StoreError: the state directory cannot be used.
+    """
+    _check_exposed(settings)
+    with _bound(settings.gateway_host, settings.gateway_port) as listening:
+        async with _assemble.opened(where, settings, agents) as hf:
+            token, is_new, token_file = settings.gateway_token, False, None
+            if token is None:
+                token, is_new = hf.store.secret(TOKEN_FILE)
+                token_file = os.path.join(hf.store.where, TOKEN_FILE)
+            gateway = application.Gateway(hf, settings, token, frozenset(agents))
+            server = _Server(_config(application.build(gateway), settings))
+            stop = _stop_signals()
+            serving = asyncio.create_task(server.serve(sockets=[listening]))
+            try:
+                url = _url(settings.gateway_host, listening)
+                started(Serving(url, hf.store.where, token, is_new, token_file))
+                await _until(stop, serving)
+                return await _drain(hf, settings.drain_ms / 1000, stop)
+            finally:
+                await hf.dismiss()
+                server.should_exit = True
+                await serving
+
+
+async def _until(stop: asyncio.Queue[str], serving: asyncio.Task[Any]) -> None:
+    waiting = asyncio.ensure_future(stop.get())
+    await asyncio.wait({waiting, serving}, return_when=asyncio.FIRST_COMPLETED)
+    if waiting.done():
+        _log.info("%s: draining", waiting.result())
+    waiting.cancel()
+
+
+async def _drain(hf: Holdfast, finish_s: float, stop: asyncio.Queue[str]) -> Drained:
+    draining = asyncio.create_task(hf.drain(finish_s=finish_s))
+    again = asyncio.ensure_future(stop.get())
+    await asyncio.wait({draining, again}, return_when=asyncio.FIRST_COMPLETED)
+    if not draining.done():
+        _log.warning("%s again: what runs goes back to its place now", again.result())
+        await hf.drain(finish_s=0)
+    again.cancel()
+    return await draining
+
+
+def _stop_signals() -> asyncio.Queue[str]:
+    asked: asyncio.Queue[str] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.put_nowait, number.name)
+    return asked
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server; the signals are ours, because the turns are drained first."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _config(app: Any, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=bounded(settings.connections_max),
+        ws="none",
+        lifespan="off",
+        loop="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        h11_max_incomplete_event_size=HEAD_BYTES_MAX,
+        timeout_graceful_shutdown=CLOSE_WITHIN_S,
+    )
+
+
+def _check_exposed(settings: Settings) -> None:
+    if not is_loopback(settings.gateway_host) and settings.gateway_token is None:
+        raise BadSettingError(
+            key="gateway.host",
+            value=settings.gateway_host,
+            allowed="others can reach this address: give an explicit token as well"
+            " (--token or HOLDFAST_GATEWAY__TOKEN)",
+        )
+
+
+@contextmanager
+def _bound(host: str, port: int) -> Iterator[socket.socket]:
+    try:
+        family, *_, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    except OSError as error:
+        in_use = error.errno == errno.EADDRINUSE
+        hint = "another process has it: name another port, or 0 for a free one"
+        raise BadSettingError(
+            key="gateway.port" if in_use else "gateway.host",
+            value=f"{host}:{port}",
+            allowed=hint if in_use else f"cannot listen there: {error.strerror or error}",
+        ) from error
+    # asyncio turns Nagle off only for sockets that say they are TCP, and these don't; the
+    # accepted ones inherit it.  Without it every answer waits 40 ms for a delayed ACK.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with listening:
+        yield listening
+
+
+def _url(host: str, listening: socket.socket) -> str:
+    port = listening.getsockname()[1]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

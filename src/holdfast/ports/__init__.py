@@ -1,0 +1,31 @@
+"""
+What the runtime asks of an agent and of a store.  Protocols only; nothing here runs.
+
+Every method of a store that changes something is one transaction: it happened (returned),
+it did not (raised), or nobody can tell (`UnavailableError` with ``landed=None``).
+"""
+
+from __future__ import annotations
+
+from holdfast.ports.agents import Agent, ToolHook
+from holdfast.ports.control import ControlStore
+from holdfast.ports.stores import Store
+from holdfast.ports.transcripts import (
+    HeldTranscript,
+    LiveFile,
+    LiveOutput,
+    LiveTail,
+    Transcripts,
+)
+
+__all__ = [
+    "Agent",
+    "ControlStore",
+    "HeldTranscript",
+    "LiveFile",
+    "LiveOutput",
+    "LiveTail",
+    "Store",
+    "ToolHook",
+    "Transcripts",
+]
