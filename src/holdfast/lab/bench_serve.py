@@ -36,6 +36,7 @@ __all__ = ["bench_serve"]
 
 _HERE: Final = "holdfast.lab.bench_serve:"
 WARMUP: Final = 20
+SESSION_TURNS: Final = 10  #: As in `bench turn`: a model's prompt grows with its session.
 IDLE_STREAMS: Final = 500
 RUNNING_TURNS: Final = 100
 HEALTH_ROUNDS: Final = 1_000
@@ -97,10 +98,12 @@ async def _pairs(served: Served, base_url: str, pairs: int) -> dict[str, Any]:
     waited, first = list[int](), list[int]()
     async with model:
         for n in range(WARMUP + pairs):
-            text = f"How deep is the water at buoy {n}?"
-            first_ns, whole_ns = await _bare(agent, text)
-            through_ns = _message(connection, served, f"agent:main:wait:{n}", text)
-            shown_ns = _first_token(connection, served, f"agent:main:stream:{n}", text)
+            text, session = f"How deep is the water at buoy {n}?", n // SESSION_TURNS
+            told, streamed = f"agent:main:wait:{session}", f"agent:main:stream:{session}"
+            _, whole_ns = await _bare(agent, text, served.history(connection, told))
+            through_ns = _message(connection, served, told, text)
+            first_ns, _ = await _bare(agent, text, served.history(connection, streamed))
+            shown_ns = _first_token(connection, served, streamed, text)
             if n >= WARMUP:
                 waited.append(through_ns - whole_ns)
                 first.append(shown_ns - first_ns)
@@ -108,9 +111,11 @@ async def _pairs(served: Served, base_url: str, pairs: int) -> dict[str, Any]:
     return {"overhead": summary_ms(waited), "first_token": summary_ms(first)}
 
 
-async def _bare(agent: PydanticAgent, text: str) -> tuple[int, int]:
+async def _bare(
+    agent: PydanticAgent, text: str, history: tuple[Mapping[str, Any], ...]
+) -> tuple[int, int]:
     """Nanoseconds to the first text and to the end."""
-    prompt = Prompt("", "", "", "main", "user", "api", text, (), 1)
+    prompt = Prompt("", "", "", "main", "user", "api", text, history, 1)
     first_ns, start_ns = 0, perf_counter_ns()
     async with aclosing(agent.respond(prompt, _no_hook)) as events:
         async for event in events:
@@ -288,6 +293,18 @@ class Served:
         answer = connection.getresponse()
         assert answer.status < 300, (answer.status, answer.read())
         return answer
+
+    def history(
+        self, connection: http.client.HTTPConnection, key: str
+    ) -> tuple[Mapping[str, Any], ...]:
+        """What the session's next turn will be told: the messages so far."""
+        told = {"Authorization": f"Bearer {self.token}"}
+        connection.request("GET", f"/v1/sessions/{key}/entries", headers=told)
+        answer = connection.getresponse()
+        found = json.loads(answer.read())
+        if answer.status == 404:  # It is about to begin.
+            return ()
+        return tuple(each["entry"]["message"] for each in found["entries"])
 
     def rss_kb(self) -> int:
         with open(f"/proc/{self.pid}/status", encoding="ascii") as status:
