@@ -13,7 +13,12 @@ import pytest
 
 import holdfast
 from holdfast._runtime import keeper, watching
-from holdfast.errors import BadRequestError, DrainingError, NotFoundError
+from holdfast.errors import (
+    BadRequestError,
+    BadTranscriptError,
+    DrainingError,
+    NotFoundError,
+)
 from holdfast.testing import ModelServer, ScriptedModel
 from holdfast.testing.scripted import Call, Say
 from holdfast.types import TurnEvent
@@ -256,6 +261,27 @@ async def test_lines_of_strangers_are_seen_without_a_hint(tmp_path: Path) -> Non
         event = await asyncio.wait_for(coming, QUIET_S)
         assert event.data["entry"]["id"] == "stranger"
         await watching.aclose()
+
+
+async def test_a_session_that_cannot_be_read_stops_only_who_watches_it(tmp_path: Path) -> None:
+    async with holdfast.open(tmp_path, agent="demo") as hf:
+        for key in ("agent:main:bad", "agent:main:good"):
+            await (await hf.submit(key, "one")).outcome()
+        bad = hf.watch("agent:main:bad", after=(await hf.entries("agent:main:bad")).next)
+        good = hf.watch("agent:main:good", after=(await hf.entries("agent:main:good")).next)
+        comings = [asyncio.ensure_future(anext(each)) for each in (bad, good)]
+        await asyncio.wait(comings, timeout=0.1)
+        path = hf.store.transcripts.path(await hf.session("agent:main:bad"))
+        os.rename(path, f"{path}.away")
+        os.symlink("/etc/hostname", path)
+        with pytest.raises(BadTranscriptError):
+            await asyncio.wait_for(comings[0], QUIET_S)
+        await hf.submit("agent:main:good", "two")
+        assert (await asyncio.wait_for(comings[1], QUIET_S)).kind in {
+            "waiting",
+            "running",
+            "entry",
+        }
 
 
 def test_a_slow_reader_costs_no_memory(tmp_path: Path) -> None:

@@ -109,23 +109,9 @@ def _place(place: Place) -> dict[str, Any]:
 
 
 def _ending(turn: Turn) -> Iterator[TurnEvent]:
-    outcome = Outcome.of(turn)
     if turn.final_entry is not None:
         yield TurnEvent("committed", {"final_entry": turn.final_entry}, at=turn.ended_at)
-    yield TurnEvent(
-        "outcome",
-        {
-            "turn_id": outcome.turn_id,
-            "session_id": outcome.session_id,
-            "outcome": outcome.kind,
-            "text": outcome.text,
-            "reason": outcome.reason,
-            "hint": outcome.hint,
-            "attempts": outcome.attempts,
-            "waited_ms": outcome.waited_ms,
-        },
-        at=turn.ended_at,
-    )
+    yield TurnEvent("outcome", Outcome.of(turn).to_json(), at=turn.ended_at)
 
 
 # ------------------------------------------------------------------------------- sessions

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import StoreError
 from holdfast.types import Place
@@ -54,6 +54,19 @@ class Outcome:
             attempts=turn.attempts,
             waited_ms=_between_ms(turn.accepted_at, turn.started_at),
         )
+
+    def to_json(self) -> dict[str, Any]:
+        """As HTTP and the stream of events tell it."""
+        return {
+            "turn_id": self.turn_id,
+            "session_id": self.session_id,
+            "outcome": self.kind,
+            "text": self.text,
+            "reason": self.reason,
+            "hint": self.hint,
+            "attempts": self.attempts,
+            "waited_ms": self.waited_ms,
+        }
 
 
 class Receipts:

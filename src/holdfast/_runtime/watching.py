@@ -32,6 +32,7 @@ Key = TypeVar("Key", bound=str)
 LOOK_EVERY_S: Final = 0.05
 POLL_S: Final = 1.0
 SHARE: Final = 4  #: A look that takes one second is followed by this many without.
+UNREADABLE: Final = -2  #: In place of a transcript's end.
 AT_ONCE: Final = 100  #: Turns a page of reading: a few milliseconds.
 
 _log = logging.getLogger("holdfast.live")
@@ -80,7 +81,7 @@ class Watchers:
         if self._closed:
             return
         if self.turns or self.sessions:
-            await self._look()
+            await self._look_quietly()
         self._closed = True
         for turn in self.turns.values():
             turn.tell()
@@ -128,7 +129,7 @@ class Watchers:
         try:
             while self.turns or self.sessions:
                 began_s = time.monotonic()
-                await self._look()
+                await self._look_quietly()
                 pause_s = max(LOOK_EVERY_S, SHARE * (time.monotonic() - began_s))
                 await asyncio.sleep(pause_s)
                 try:
@@ -140,18 +141,22 @@ class Watchers:
         finally:
             unwatch()
 
-    async def _look(self) -> None:
-        control = self._store.control
+    async def _look_quietly(self) -> None:
         try:
-            turn_ids = list(self.turns)
-            for at in range(0, len(turn_ids), AT_ONCE):
-                page = turn_ids[at : at + AT_ONCE]
-                _tell_changed(self.turns, await control.turn_states(page, self.lanes))
-            pulses = await control.pulses(list(self.sessions))
-            ends = await self._ends(list(pulses))
+            await self._look()
         except HoldfastError as error:
             _log.warning("the store did not serve who watches: %s", error)
-            return
+        except Exception:  # noqa: BLE001  Whoever watches would wait for ever.
+            _log.exception("a look for who watches failed")
+
+    async def _look(self) -> None:
+        control = self._store.control
+        turn_ids = list(self.turns)
+        for at in range(0, len(turn_ids), AT_ONCE):
+            page = turn_ids[at : at + AT_ONCE]
+            _tell_changed(self.turns, await control.turn_states(page, self.lanes))
+        pulses = await control.pulses(list(self.sessions))
+        ends = await self._ends(list(pulses))
         scenes = {each: Scene(pulse, ends[each]) for each, pulse in pulses.items()}
         _tell_changed(self.sessions, scenes)
 
@@ -160,9 +165,15 @@ class Watchers:
         sessions = [await self._store.control.session(each) for each in session_ids]
 
         def look() -> dict[SessionId, int]:
-            return {each.session_id: self._store.transcripts.end(each) for each in sessions}
+            return {each.session_id: self._end(each) for each in sessions}
 
         return await asyncio.get_running_loop().run_in_executor(None, look)
+
+    def _end(self, session: Session) -> int:
+        try:
+            return self._store.transcripts.end(session)
+        except HoldfastError:  # Whoever watches this one is told when it reads.
+            return UNREADABLE
 
     async def _look_at_logs(self) -> None:
         """The truth behind the hints about live logs."""

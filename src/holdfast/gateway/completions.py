@@ -28,7 +28,7 @@ from holdfast.gateway import bodies, problems, sse
 from holdfast.gateway._completions_request import parse
 from holdfast.gateway._completions_session import agent_for, session_key
 from holdfast.gateway._completions_stream import Telling, chunks
-from holdfast.gateway.messages import outcome_json, outcome_or_gone
+from holdfast.gateway.messages import outcome_or_gone
 from holdfast.types import TurnId
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ async def _answer(request: Request, asked: Asked, key: str, receipt: Receipt) ->
         if gateway.hf.draining:
             raise DrainingError
         return Response(status_code=CLIENT_GONE)
-    if (error := answers.unanswered(outcome_json(outcome))) is not None:
+    if (error := answers.unanswered(outcome.to_json())) is not None:
         raise error
     whole = answers.completion(head, outcome.text or "", await _usage(gateway, receipt))
     return Response(msgspec.json.encode(whole), media_type="application/json")

@@ -58,7 +58,8 @@ class Guard:
     def __init__(self, app: ASGIApp, settings: Settings, token: str) -> None:
         self._app, self._token = app, token.encode()
         self._cookie = cookie_value(token)
-        self._hosts = _LOOPBACK | {settings.gateway_host, *settings.gateway_allowed_hosts}
+        own = (settings.gateway_host, *settings.gateway_allowed_hosts)
+        self._hosts = _LOOPBACK | {name.lower() for name in own}
         self._any_host = not is_loopback(settings.gateway_host)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -58,7 +58,7 @@ async def send(request: Request) -> JSONResponse:
         outcome = await outcome_or_gone(request, receipt, wait_s)
         if outcome is not None:
             raise_if_provider_failed(outcome)
-            return JSONResponse(outcome_json(outcome))
+            return JSONResponse(outcome.to_json())
     return JSONResponse(_receipt_json(receipt), 202)
 
 
@@ -109,19 +109,6 @@ def raise_if_provider_failed(outcome: Outcome) -> None:
             attempts=outcome.attempts,
             hint=outcome.hint or "",
         )
-
-
-def outcome_json(outcome: Outcome) -> dict[str, Any]:
-    return {
-        "turn_id": outcome.turn_id,
-        "session_id": outcome.session_id,
-        "outcome": outcome.kind,
-        "text": outcome.text,
-        "reason": outcome.reason,
-        "hint": outcome.hint,
-        "attempts": outcome.attempts,
-        "waited_ms": outcome.waited_ms,
-    }
 
 
 def _receipt_json(receipt: Receipt) -> dict[str, Any]:
