@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import uvicorn
 
 from holdfast.errors import DrainingError
-from holdfast.gateway import guard, protocol, sse
+from holdfast.gateway import guard, protocol, serve, sse
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
@@ -182,3 +183,18 @@ def test_what_only_this_machine_can_reach(host: str, loopback: bool) -> None:
 def test_the_cookie_tells_nothing_of_the_token() -> None:
     assert guard.cookie_value("secret") != guard.cookie_value("secret2")
     assert "secret" not in guard.cookie_value("secret")
+
+
+def test_there_are_files_for_all_connections(caplog: pytest.LogCaptureFixture) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+        serve.make_room(500)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 500 + serve.OWN_FILES
+        serve.make_room(10)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 500 + serve.OWN_FILES
+        assert not caplog.records
+        serve.make_room(10**9)
+        assert "needs 1000000512" in caplog.text
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -13,6 +13,7 @@ import asyncio
 import errno
 import logging
 import os
+import resource
 import signal
 import socket
 from contextlib import contextmanager
@@ -35,10 +36,11 @@ if TYPE_CHECKING:
     from holdfast.ports import Agent
     from holdfast.types import Drained
 
-__all__ = ["TOKEN_FILE", "Serving", "serve"]
+__all__ = ["TOKEN_FILE", "Serving", "make_room", "serve"]
 
 TOKEN_FILE: Final = "gateway.token"  # noqa: S105  A file's name.
 BACKLOG: Final = 1_024
+OWN_FILES: Final = 512  #: Transcripts, locks, live logs, connections to models.
 #: After the drain: for answers that are on their way out.
 CLOSE_WITHIN_S: Final = 3
 
@@ -79,6 +81,7 @@ async def serve(
         StoreError: the state directory cannot be used.
     """
     _check_exposed(settings)
+    make_room(settings.connections_max)
     with _bound(settings.gateway_host, settings.gateway_port) as listening:
         async with _assemble.opened(where, settings, agents) as hf:
             token, is_new, token_file = settings.gateway_token, False, None
@@ -159,6 +162,28 @@ def _check_exposed(settings: Settings) -> None:
             allowed="others can reach this address: give an explicit token as well"
             " (--token or HOLDFAST_GATEWAY__TOKEN)",
         )
+
+
+def make_room(connections_max: int) -> None:
+    """
+    Let this process open as many files as *connections_max* connections and its own work need.
+
+    Many systems allow 1,024 unless they are asked for more, and a process without a free
+    descriptor can neither accept a connection nor append a reply.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    need = connections_max + OWN_FILES
+    most = need if hard == resource.RLIM_INFINITY else min(need, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        except (OSError, ValueError):  # More than the kernel knows how to count.
+            most = soft
+    if most < need:
+        _log.warning(
+            "this process may open %d files; gateway.max_connections = %d needs %d",
+            most, connections_max, need,
+        )  # fmt: skip
 
 
 @contextmanager
