@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import holdfast
 from holdfast._stamps import uuid7
 from holdfast.backends.files.control import schema
 from holdfast.backends.files.control.reader import Reader
@@ -50,3 +51,18 @@ def test_ids_are_uuids_of_version_7_in_order() -> None:
     ids = [uuid7() for _ in range(10_000)]
     assert ids == sorted(set(ids))
     assert {(uuid.UUID(i).version, uuid.UUID(i).variant) for i in ids} == {(7, uuid.RFC_4122)}
+
+
+async def test_sessions_are_listed_from_either_end(tmp_path: Path) -> None:
+    async with holdfast.open(tmp_path) as hf:
+        for n in range(5):
+            await hf.submit(f"agent:main:s{n}", "x")
+        control = hf.store.control
+        oldest = [session.session_id for session, _ in await control.sessions()]
+        newest = [
+            session.session_id for session, _ in await control.sessions(newest_first=True)
+        ]
+        assert newest == oldest[::-1] == sorted(oldest, reverse=True)
+        rest = await control.sessions(newest[1], newest_first=True)
+        assert [session.session_id for session, _ in rest] == newest[2:]
+        assert [s.session_id for s, _ in await control.sessions(oldest[1])] == oldest[2:]

@@ -40,7 +40,6 @@ __all__ = ["routes", "static"]
 SHOWN: Final = 100  #: Entries of a conversation at first; a link doubles them,
 SHOWN_MAX: Final = 1_600  #: up to here: a browser has to lay them out.
 SESSIONS_SHOWN_MAX: Final = 200
-SESSIONS_READ_MAX: Final = 5_000
 LOGIN_BYTES_MAX: Final = 8_192
 COOKIE_LASTS_S: Final = 30 * 24 * 3600
 _HERE: Final = os.path.dirname(__file__)
@@ -155,24 +154,19 @@ async def _sessions_page(
 
 
 async def _newest_sessions(gateway: Gateway) -> tuple[list[dict[str, Any]], bool]:
-    """
-    The newest sessions first, and whether there are others.
-
-    The store lists them oldest first, so all pages are read, within a bound.
-    """
-    found: list[dict[str, Any]] = []
-    after = ""
-    while len(found) < SESSIONS_READ_MAX:
-        page = await gateway.hf.store.control.sessions(after)
-        if not page:
-            break
-        for session, facts in page:
-            names = msgspec.json.decode(facts["keys"])
-            made = {"session_id": session.session_id, "agent": session.agent_id}
-            found.append({**facts, **made, "keys": names, "created_at": session.created_at})
-        after = page[-1][0].session_id
-    found.reverse()
-    return found[:SESSIONS_SHOWN_MAX], len(found) > SESSIONS_SHOWN_MAX
+    """The newest sessions first, and whether there are others."""
+    page = await gateway.hf.store.control.sessions(newest_first=True)
+    found = [
+        {
+            **facts,
+            "session_id": session.session_id,
+            "agent": session.agent_id,
+            "keys": msgspec.json.decode(facts["keys"]),
+            "created_at": session.created_at,
+        }
+        for session, facts in page[:SESSIONS_SHOWN_MAX]
+    ]
+    return found, len(page) > SESSIONS_SHOWN_MAX
 
 
 # ----------------------------------------------------------------- one conversation

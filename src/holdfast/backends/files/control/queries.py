@@ -86,8 +86,16 @@ def session_of_key(db: sqlite3.Connection, key: str) -> Session:
     return fetch_session(db, SessionId(row[0]))
 
 
-def sessions(db: sqlite3.Connection, after: str = "") -> list[tuple[Session, dict[str, Any]]]:
-    """A page of sessions by id, each with its keys, its counts and who runs it."""
+def sessions(
+    db: sqlite3.Connection, after: str = "", *, newest_first: bool = False
+) -> list[tuple[Session, dict[str, Any]]]:
+    """
+    A page of sessions by id, each with its keys, its counts and who runs it.
+
+    Ids are in the order of creation; *after* is the last one seen.
+    """
+    compare, order = ("<", "DESC") if newest_first else (">", "ASC")
+    after = after or ("~" if newest_first else "")
     rows = db.execute(
         "SELECT session_id, agent_id, transcript, generation, end_offset, created_at,"
         " (SELECT json_group_array(session_key) FROM keys k WHERE k.session_id = s.session_id),"
@@ -95,7 +103,7 @@ def sessions(db: sqlite3.Connection, after: str = "") -> list[tuple[Session, dic
         " (SELECT count(*) FROM turns t WHERE t.session_id = s.session_id"
         "   AND state = 'accepted'),"
         " (SELECT turn_id FROM leases l WHERE l.session_id = s.session_id)"
-        " FROM sessions s WHERE session_id > ? ORDER BY session_id LIMIT ?",
+        f" FROM sessions s WHERE session_id {compare} ? ORDER BY session_id {order} LIMIT ?",
         (after, PAGE),
     ).fetchall()
     return [

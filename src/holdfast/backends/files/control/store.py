@@ -312,8 +312,12 @@ class FilesControl:
     async def session_facts(self, session_id: SessionId) -> dict[str, Any]:
         return self._look_up(lambda db: queries.session_facts(db, session_id))
 
-    async def sessions(self, after: str = "") -> list[tuple[Session, dict[str, Any]]]:
-        return await self._page(lambda db: queries.sessions(db, after))
+    async def sessions(
+        self, after: str = "", *, newest_first: bool = False
+    ) -> list[tuple[Session, dict[str, Any]]]:
+        return await self._page(
+            lambda db: queries.sessions(db, after, newest_first=newest_first)
+        )
 
     async def known_agents(self) -> set[str]:
         return self._look_up(queries.known_agents)
