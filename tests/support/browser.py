@@ -26,7 +26,7 @@ ARGS = [
 ]  # fmt: skip
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MISSING = f"no browser: none of {', '.join(NAMES)} is here"
-WITHIN_MS = 10_000
+WITHIN_MS = 30_000
 DESK, PHONE = (1100, 800), (390, 844)
 
 
