@@ -483,6 +483,26 @@ def test_a_pipe_with_an_unanswered_message_says_so(place: Place) -> None:
     assert "no such command: /nope" in done.stderr
 
 
+def test_a_pipe_that_is_told_to_end_hands_its_turn_back(alone: Place) -> None:
+    """SIGTERM in mid-reply: the turn stands in the queue again, its attempt given back."""
+    wait, _ = alone.hold("long", "some", " thing")
+    plain = {n: v for n, v in os.environ.items() if not n.startswith("HOLDFAST_")}
+    with subprocess.Popen(
+        [sys.executable, "-m", "holdfast", *alone.words],
+        env={**plain, "HOLDFAST_STORE": str(alone.store), **alone.env},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as chat:  # fmt: skip
+        assert chat.stdin is not None
+        chat.stdin.write("a long one\n")
+        chat.stdin.flush()
+        wait()
+        chat.send_signal(signal.SIGTERM)
+        chat.communicate(timeout=WITHIN_S)
+    assert chat.returncode == 128 + signal.SIGTERM
+    [turn] = turns(alone.store)
+    assert (turn.state, turn.attempts, turn.reason) == ("accepted", 0, "drained")
+
+
 def test_a_busy_session_and_the_policy_reject(place: Place) -> None:
     wait, go_on = place.hold("long", "some", " thing")
     chat = place.chat()

@@ -189,7 +189,7 @@ def test_after_the_log_is_gone_the_outcome_is_all_there_is(
         log.unlink()
     with http.stream("GET", f"/v1/turns/{turn_id}/events") as stream:
         kinds = [kind for kind, _, _ in events(stream.iter_lines())]
-    assert kinds == ["committed", "outcome"]
+    assert kinds == ["outcome"]
 
 
 # -------------------------------------------------------------------------- sessions, pages

@@ -57,7 +57,8 @@ async def follow_turn(
     with watchers.listed(watchers.turns, turn.turn_id) as topic:
         await watchers.newest(turn.turn_id, topic)
         topic.known = now = await _now(store, watchers, turn.turn_id)
-        if after is None and (topic.newest or now.outcome is None):
+        gone = now.outcome is not None and not topic.newest  # So is the turn's log.
+        if after is None and not gone:
             yield _accepted(turn, now.place)
         place, tail = now.place, store.live.tail(turn.turn_id)
         while True:
@@ -74,8 +75,10 @@ async def follow_turn(
             place = now.place
             watchers.check_open()
             await changed.wait()
-    for event in _ending(await store.control.turn(turn.turn_id)):
-        yield event
+    turn = await store.control.turn(turn.turn_id)
+    if turn.final_entry is not None and not gone:
+        yield TurnEvent("committed", {"final_entry": turn.final_entry}, at=turn.ended_at)
+    yield TurnEvent("outcome", Outcome.of(turn).to_json(), at=turn.ended_at)
 
 
 async def _now(store: Store, watchers: Watchers, turn_id: TurnId) -> TurnState:
@@ -106,12 +109,6 @@ def _accepted(turn: Turn, place: Place) -> TurnEvent:
 
 def _place(place: Place) -> dict[str, Any]:
     return {"position": place.position, "waiting_for": place.waiting_for}
-
-
-def _ending(turn: Turn) -> Iterator[TurnEvent]:
-    if turn.final_entry is not None:
-        yield TurnEvent("committed", {"final_entry": turn.final_entry}, at=turn.ended_at)
-    yield TurnEvent("outcome", Outcome.of(turn).to_json(), at=turn.ended_at)
 
 
 # ------------------------------------------------------------------------------- sessions
