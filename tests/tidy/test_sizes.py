@@ -13,9 +13,7 @@ import pytest
 SRC = Path(__file__).parents[2] / "src" / "holdfast"
 LINES_MAX, FUNCTION_LINES_MAX = 350, 70
 #: path → lines.  Lower a number when you can; a new entry needs a reason in its review.
-LARGER: dict[str, int] = {
-    "errors.py": 552,  # One tree in one file is the rule it serves.
-}
+LARGER: dict[str, int] = {}
 MODULES = sorted(path.relative_to(SRC) for path in SRC.rglob("*.py"))
 
 

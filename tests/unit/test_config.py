@@ -319,10 +319,10 @@ def test_founding_names_are_taken_with_a_notice(
 def test_a_founding_variable_without_a_successor_is_told(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    environment = {"OPENCLAW_SESSION_WRITE_LOCK_STALE_MS": "1", "OPENCLAW_HOME": "/x"}
+    environment = {"OPENCLAW_SESSION_WRITE_LOCK_POLL_MS": "1", "OPENCLAW_HOME": "/x"}
     assert config.load(environment=environment) == Settings()
     [record] = caplog.records
-    assert "OPENCLAW_SESSION_WRITE_LOCK_STALE_MS" in record.getMessage()
+    assert "OPENCLAW_SESSION_WRITE_LOCK_POLL_MS" in record.getMessage()
 
 
 # -------------------------------------------------------------------------------- flags

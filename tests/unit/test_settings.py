@@ -194,7 +194,7 @@ def test_what_is_not_of_its_kind_is_refused_by_name(name: str, value: object) ->
 
 def test_later_versions_settings_are_not_known_yet() -> None:
     for name in (
-        "session.write_lock.stale_ms", "session.on_rewritten", "turn.progress_timeout_ms",
+        "turn.progress_timeout_ms",
         "turn.max_ms", "recovery.frozen_holder", "store.keep_days",
     ):  # fmt: skip
         with pytest.raises(BadSettingError, match=name) as caught:

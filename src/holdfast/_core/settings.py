@@ -81,7 +81,9 @@ class Settings:
     """All settings, checked.  Make one with `parse`."""
 
     write_lock_acquire_timeout_ms: int = 60_000
+    write_lock_stale_ms: int = 1_800_000
     write_lock_max_hold_ms: int = 30_000
+    on_rewritten: str = "rerun"
     durability: str = "turn"
     lease_ms: int = 30_000
     policy: str = "enqueue"
@@ -90,6 +92,7 @@ class Settings:
     reruns_max: int = 1
     settle_ms: int = 2_000
     idle_timeout_ms: int = 120_000
+    allow_shared_filesystem: bool = False
     gateway_host: str = "127.0.0.1"
     gateway_port: int = 8787
     gateway_token: str | None = field(default=None, repr=False)  #: Never shown, never logged.

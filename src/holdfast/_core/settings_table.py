@@ -34,6 +34,7 @@ __all__ = [
 #: Policies that this version has.  The glossary's other names come with later versions.
 POLICIES: Final = ("enqueue", "reject")
 DURABILITY: Final = ("always", "turn", "os")
+ON_REWRITTEN: Final = ("rerun", "fail")
 
 #: Bounds that only a slip of the hand exceeds; under them no timer and no column overflows.
 INTEGER_MOST: Final = 2**31 - 1
@@ -93,7 +94,16 @@ KEYS: Final[Mapping[str, Key]] = {
     ),
     "session.write_lock.max_hold_ms": Key(
         "write_lock_max_hold_ms", Kind.DURATION,
-        "after this our own watchdog ends our own hold", 1,
+        "after this our own watchdog ends our own hold; nobody else's hold is ever ended", 1,
+    ),
+    "session.write_lock.stale_ms": Key(
+        "write_lock_stale_ms", Kind.DURATION,
+        "a claim older than this is reported, never removed: age alone removes nothing", 1,
+    ),
+    "session.on_rewritten": Key(
+        "on_rewritten", Kind.CHOICE,
+        "after a takeover (its transcript was rewritten) a turn is run again, or failed",
+        choices=ON_REWRITTEN,
     ),
     "session.durability": Key(
         "durability", Kind.CHOICE,
@@ -119,6 +129,10 @@ KEYS: Final[Mapping[str, Key]] = {
     "models.idle_timeout_ms": Key(
         "idle_timeout_ms", Kind.DURATION,
         "after such a silence of the model an attempt has failed", 1,
+    ),
+    "store.allow_shared_filesystem": Key(
+        "allow_shared_filesystem", Kind.BOOLEAN,
+        "go on where several machines may share the state directory, without the guarantees",
     ),
     "gateway.host": Key(
         "gateway_host", Kind.TEXT,
@@ -199,11 +213,13 @@ FAMILIES: Final[Mapping[str, Family]] = {
 FOUNDING_NAMES: Final[Mapping[str, str]] = {
     "session.writeLock.acquireTimeoutMs": "session.write_lock.acquire_timeout_ms",
     "session.writeLock.maxHoldMs": "session.write_lock.max_hold_ms",
+    "session.writeLock.staleMs": "session.write_lock.stale_ms",
 }
 #: Its environment variables → our names.
 FOUNDING_VARIABLES: Final[Mapping[str, str]] = {
     "OPENCLAW_SESSION_WRITE_LOCK_ACQUIRE_TIMEOUT_MS": "session.write_lock.acquire_timeout_ms",
     "OPENCLAW_SESSION_WRITE_LOCK_MAX_HOLD_MS": "session.write_lock.max_hold_ms",
+    "OPENCLAW_SESSION_WRITE_LOCK_STALE_MS": "session.write_lock.stale_ms",
     "OPENCLAW_EMBEDDED_ABORT_SETTLE_TIMEOUT_MS": "abort.settle_ms",
 }
 

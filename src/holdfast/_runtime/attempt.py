@@ -30,6 +30,7 @@ from holdfast.errors import (
     LeaseLostError,
     LockLostError,
     LockTimeoutError,
+    LockWaitError,
     StoreError,
     TakeoverError,
 )
@@ -150,7 +151,7 @@ class Attempt:
             attempt had ended it, somebody wants it ended, or its reply was finished.
 
         Raises:
-            LockTimeoutError: not within the settle bound.
+            LockWaitError: not within the settle bound.
             FencedError, LeaseLostError: the token moved on already.
             StoreError: the transcript or its medium failed.
         """
@@ -266,13 +267,13 @@ class Attempt:
         match error:
             case FencedError() | LeaseLostError():
                 return None
-            case LockTimeoutError() if not self.turn.bound:
+            case LockWaitError() if not self.turn.bound:
                 return await self.give_back("write_lock", delay_ms=LOCK_AGAIN_MS)
             case TakeoverError():
                 return await self._taken_over()
             case BadTranscriptError():
                 return await self._fail("bad_transcript", error)
-            case LockTimeoutError() | LockLostError() | StoreError():
+            case LockWaitError() | LockLostError() | StoreError():
                 return await self._try_later(error.code, error)
         raise error
 
@@ -329,6 +330,6 @@ class Attempt:
 
 def _level(error: HoldfastError) -> int:
     """Contention is not failure: it is told, not shouted."""
-    if isinstance(error, FencedError | LeaseLostError | LockTimeoutError):
+    if isinstance(error, FencedError | LeaseLostError | LockWaitError):
         return logging.INFO
     return logging.WARNING if isinstance(error, CoordinationError) else logging.ERROR

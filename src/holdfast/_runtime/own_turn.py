@@ -18,7 +18,7 @@ from holdfast.errors import (
     BadRequestError,
     HoldfastError,
     LeaseLostError,
-    LockTimeoutError,
+    LockWaitError,
 )
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class OwnTurn:
                 self._attempt = Attempt(self._door.store, self._door.settings, leased)
                 try:
                     begun = await self._attempt.begin()
-                except LockTimeoutError:
+                except LockWaitError:
                     await self._attempt.give_back("write_lock", delay_ms=LOCK_AGAIN_MS)
                     continue
                 if isinstance(begun, Begun):

@@ -25,7 +25,7 @@ from holdfast.errors import (
     BadTranscriptError,
     CoordinationError,
     LeaseLostError,
-    LockTimeoutError,
+    LockWaitError,
     StoreError,
 )
 
@@ -90,7 +90,7 @@ class Recovery:
                 run_id=turn.turn_id,
                 lane=turn.lane,
             )
-        except LockTimeoutError as error:
+        except LockWaitError as error:
             _log.info("turn %s: %s", turn.turn_id, error)
             if loss.event is Event.REQUEUE:  # The successor looks, under the write lock.
                 await self._requeue(turn, token, loss)

@@ -12,7 +12,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
 
 from holdfast._core.window import Effect, Signal, State, Window
-from holdfast.errors import LockTimeoutError, TakeoverError
+from holdfast.errors import LockWaitError, TakeoverError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -28,7 +28,7 @@ class WindowPort(Protocol):
     def take_mark(self) -> None: ...
     def release(self) -> None: ...
     async def acquire(self) -> None:
-        """Raises LockTimeoutError when it was not had within the settle bound."""
+        """Raises LockWaitError when it was not had within the settle bound."""
         ...
 
     def compare(self) -> Advance: ...
@@ -143,7 +143,7 @@ class PromptWindow:
         failure = task.exception()
         if failure is None:
             return done
-        if isinstance(failure, LockTimeoutError) and done is not None:
+        if isinstance(failure, LockWaitError) and done is not None:
             return Signal.SLOW
         self._blame(failure)
         return Signal.BAD if done is not None else None

@@ -201,7 +201,7 @@ _second = (0, "")
 def now_iso() -> str:
     """Wall-clock UTC with milliseconds, for `createdAt`.  The second is rendered once."""
     global _second  # noqa: PLW0603
-    seconds, rest_ns = divmod(time.time_ns(), 1_000_000_000)
+    seconds, rest_ns = divmod(fs.table.time_ns(), 1_000_000_000)
     second = _second
     if second[0] != seconds:
         _second = second = (seconds, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)))

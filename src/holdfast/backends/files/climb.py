@@ -9,7 +9,6 @@ but sleep in between, so that waiting in a thread and waiting in a loop are one 
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -157,7 +156,7 @@ class Climb:
             MovedError: begin again.
             After any of them call `abandon`.
         """
-        now_s = time.monotonic()
+        now_s = fs.table.monotonic()
         try:
             wait_s = self._advance(now_s, may_block=may_block)
         except OSError as error:
@@ -304,7 +303,7 @@ def _holder_in_words(path: str) -> str:
         if standing is None:
             return "unknown"
         standing.close()
-        age_s = time.time() - fs.table.lstat(path).st_mtime
+        age_s = fs.table.time_ns() / 1e9 - fs.table.lstat(path).st_mtime
     except OSError:
         return "unknown"
     claim = standing.payload

@@ -18,6 +18,7 @@ import fcntl
 import os
 import struct
 import threading
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -79,6 +80,9 @@ class Fs:
         self.kill = os.kill
         self.getpid = os.getpid
         self.uname = os.uname
+        self.monotonic = time.monotonic
+        self.time_ns = time.time_ns
+        self.sleep = time.sleep
 
 
 table = Fs()

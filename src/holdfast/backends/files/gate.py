@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import os
 import struct
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Self
 
@@ -73,7 +72,7 @@ _RECORD: Final = struct.Struct("<QQ")  # pid, start time
 def pause(wait_s: float) -> None:
     """Sleep; for 0, let somebody else run first."""
     if wait_s > 0:
-        time.sleep(wait_s)
+        fs.table.sleep(wait_s)
     else:
         os.sched_yield()
 
@@ -330,7 +329,7 @@ class Gate:
         return (pid, start) if pid else None
 
     def _wait(self, entry: Entry, timeout_s: float, busy: Callable[[], bool] | None) -> None:
-        now_s = time.monotonic()
+        now_s = fs.table.monotonic()
         deadline_s = now_s + timeout_s
         while (wait_s := entry.step(now_s)) is not None:
             if busy is not None and entry.passable(now_s):
@@ -343,7 +342,7 @@ class Gate:
                     path=self.path, timeout_s=timeout_s, holder=self._holder_in_words()
                 )
             pause(min(wait_s, deadline_s - now_s))
-            now_s = time.monotonic()
+            now_s = fs.table.monotonic()
 
     def _holder_in_words(self) -> str:
         holder = self.holder()

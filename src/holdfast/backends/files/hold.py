@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from typing import TYPE_CHECKING, Self
 
 from holdfast import _points as points
@@ -52,7 +51,7 @@ class Hold:
         self.token = token  #: The fencing token that the claim names; None = none was given.
         self._grip = grip
         self._contended = contended
-        self._since_s = time.monotonic()
+        self._since_s = fs.table.monotonic()
         self._generation = fs.fork_generation()
         # Who may touch: `_in_use` and `_closing` under `_mutex` only.  Whoever brings
         # them to (0, True) lets go.
@@ -183,7 +182,7 @@ class Hold:
     def _let_go(self) -> None:
         if self._generation == fs.fork_generation():
             self._grip.let_go()
-            tally.add_hold(time.monotonic() - self._since_s, contended=self._contended)
+            tally.add_hold(fs.table.monotonic() - self._since_s, contended=self._contended)
 
     def _check_file(self) -> None:
         latch = self._grip.latch

@@ -17,10 +17,10 @@ import asyncio
 import heapq
 import os
 import threading
-import time
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
+from holdfast.backends.files import fs
 from holdfast.backends.files.gate import pause
 
 if TYPE_CHECKING:
@@ -98,17 +98,19 @@ class _Pump:
                 thread = threading.Thread(target=self._run, name="holdfast-pump", daemon=True)
                 thread.start()
                 self._thread = thread
-            heapq.heappush(self._heap, (time.monotonic() + wait_s, next(self._numbers), job))
+            heapq.heappush(
+                self._heap, (fs.table.monotonic() + wait_s, next(self._numbers), job)
+            )
             self._wakeup.notify()
 
     def _run(self) -> None:
         while (job := self._next()) is not None:
-            until_s = time.monotonic() + SPIN_S
-            while (wait_s := job.step()) == 0 and time.monotonic() < until_s:
+            until_s = fs.table.monotonic() + SPIN_S
+            while (wait_s := job.step()) == 0 and fs.table.monotonic() < until_s:
                 pause(0)
             if wait_s is not None:
                 with self._wakeup:
-                    due_s = time.monotonic() + max(wait_s, LOOK_MIN_S)
+                    due_s = fs.table.monotonic() + max(wait_s, LOOK_MIN_S)
                     heapq.heappush(self._heap, (due_s, next(self._numbers), job))
 
     def _next(self) -> _Job | None:
@@ -120,7 +122,7 @@ class _Pump:
                         self._thread = None
                         return None
                     continue
-                wait_s = self._heap[0][0] - time.monotonic()
+                wait_s = self._heap[0][0] - fs.table.monotonic()
                 if wait_s <= 0:
                     return heapq.heappop(self._heap)[2]
                 self._wakeup.wait(wait_s)

@@ -27,7 +27,6 @@ import asyncio
 import json
 import os
 import threading
-import time
 from typing import TYPE_CHECKING, Final
 
 from holdfast.backends.files import fs, identity, line, pump, tally
@@ -108,7 +107,7 @@ class WriteLock:
         Cancellation:
             At any await; nothing stays behind, and the line moves on.
         """
-        deadline_s = time.monotonic() + self.timeout_s
+        deadline_s = fs.table.monotonic() + self.timeout_s
         while True:
             try:
                 return await self._acquire_once(deadline_s)
@@ -123,7 +122,7 @@ class WriteLock:
             As `acquire`; DeadlockError also when a task of this thread's own event loop
             holds the lock or waits for it, because it could not go on while we block.
         """
-        deadline_s = time.monotonic() + self.timeout_s
+        deadline_s = fs.table.monotonic() + self.timeout_s
         while True:
             try:
                 return self._acquire_sync_once(deadline_s)
@@ -221,7 +220,7 @@ async def _stand_in_line(request: Request, place: line.Place) -> None:
     place.wake = lambda: _wake(loop, granted)
     if line.join(path, place):
         return
-    timer = loop.call_later(max(request.deadline_s - time.monotonic(), 0), _settle, granted)
+    timer = loop.call_later(max(request.deadline_s - fs.table.monotonic(), 0), _settle, granted)
     try:
         await granted
         if place.granted:
@@ -253,7 +252,7 @@ def _stand_in_line_blocking(request: Request, place: line.Place) -> None:
     if line.join(path, place):
         return
     try:
-        granted.wait(max(request.deadline_s - time.monotonic(), 0))
+        granted.wait(max(request.deadline_s - fs.table.monotonic(), 0))
         if not place.granted:
             tally.add_timeout()
             raise timeout_error(request)
