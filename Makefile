@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: run demo test lint types check bench lock clean
+.PHONY: run demo test lint types check bench storm lock clean sim
 
 # Serves ./state on http://127.0.0.1:8787 until Ctrl-C; ARGS="--port 9000 --model …" for more.
 run: $(READY)
@@ -33,6 +33,11 @@ check: test lint types
 bench: $(READY)
 	$(BIN)/holdfast bench all
 
+# Eight processes are killed again and again: SECONDS=600 for ten minutes of it.
+SECONDS ?= 60
+storm: $(READY)
+	@$(BIN)/python tests/support/storm.py all --seconds $(SECONDS)
+
 # The pinned set first (with hashes), then ourselves without dependencies.  uv is only an
 # accelerator: where it cannot be had, pip does the same.
 $(READY): pyproject.toml requirements.lock
@@ -46,6 +51,10 @@ $(READY): pyproject.toml requirements.lock
 	  $(BIN)/pip install -q --disable-pip-version-check --no-deps -e . ; \
 	fi
 	@touch $@
+
+# As many simulated storms as fit in 30 minutes on two processors; ARGS="--minutes 1 --least 0".
+sim: $(READY)
+	@$(BIN)/python -m holdfast.testing.sim --minutes 30 --workers 2 --least 100000 $(ARGS)
 
 lock: $(READY)
 	$(BIN)/uv pip compile -q --no-header --universal --generate-hashes --extra dev \

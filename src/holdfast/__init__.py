@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from holdfast import testing as testing
     from holdfast import types as types
     from holdfast._assemble import open as open  # noqa: A004  The contract's name.
+    from holdfast._assemble_attempt import Attempt as Attempt
     from holdfast._runtime.own_turn import OwnTurn as OwnTurn
     from holdfast._runtime.receipts import Outcome as Outcome
     from holdfast._runtime.receipts import Receipt as Receipt
@@ -30,6 +31,7 @@ if not __debug__:
     raise ImportError("holdfast does not run under python -O: its asserts are its invariants")
 
 _WHERE = {
+    "Attempt": "holdfast._assemble_attempt",
     "Holdfast": "holdfast._runtime.runtime",
     "Outcome": "holdfast._runtime.receipts",
     "OwnTurn": "holdfast._runtime.own_turn",
@@ -41,6 +43,7 @@ _WHERE = {
 _MODULES = ("errors", "ports", "testing", "types")
 
 __all__ = [
+    "Attempt",
     "Holdfast",
     "Outcome",
     "OwnTurn",

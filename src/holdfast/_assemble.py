@@ -55,7 +55,9 @@ async def open(  # noqa: A001  The contract's name: holdfast.open.
     Open a store; with agents, answer what is sent to them.
 
     Args:
-        store: a state directory; made if it is not there.
+        store: a state directory; made if it is not there.  ``memory:`` is a store of its
+            own that is gone when it is closed; ``memory:NAME`` is one that all who open it in
+            this process share, gone when the last of them closes it.
         agent: answers for the agent id ``main``: anything behind our `Agent` port, a
             pydantic-ai ``Agent``, the name of a model as pydantic-ai spells it, or ``demo``,
             the built-in one that needs no key.
@@ -105,21 +107,28 @@ async def opened(
     """
     from holdfast._runtime.runtime import Holdfast  # noqa: PLC0415  Loaded on use.
 
-    found = await asyncio.get_running_loop().run_in_executor(
-        None, open_store, os.fspath(store), settings
-    )
+    where = os.fspath(store)
+    if not where.startswith("memory:"):
+        from holdfast.backends.files import farewell  # noqa: PLC0415
+
+        farewell.prepare()  # Here, where the main thread mostly is; no pump's thread may.
+    found = await asyncio.get_running_loop().run_in_executor(None, open_store, where, settings)
     async with Holdfast(found, settings, dict(agents or {})) as hf:
         yield hf
 
 
 def open_store(where: str, settings: Settings) -> Store:
     """The store at *where*.  Raises StoreError, BadSettingError."""
-    scheme, found, _ = where.partition(":")
-    if found and (scheme == "memory" or "//" in where):
+    scheme, found, name = where.partition(":")
+    if found and scheme == "memory":
+        from holdfast.backends.memory.store import open_named  # noqa: PLC0415
+
+        return open_named(name, settings)
+    if found and "//" in where:
         raise BadSettingError(
             key="store",
             value=scheme + ":",
-            allowed="a state directory (other stores come later)",
+            allowed="a state directory, or memory: (other stores come later)",
         )
     from holdfast.backends.files.store import FilesStore  # noqa: PLC0415
 

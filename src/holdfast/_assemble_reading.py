@@ -24,7 +24,14 @@ def open_reading(where: str | os.PathLike[str]) -> FilesReading:
     """
     where = os.fspath(where)
     scheme, found, _ = where.partition(":")
-    if found and (scheme == "memory" or "//" in where):
+    if found and scheme == "memory":
+        raise BadSettingError(
+            key="store",
+            value="memory:",
+            allowed="a state directory: a memory store is inside one program, and only that"
+            " program can read it",
+        )
+    if found and "//" in where:
         raise BadSettingError(
             key="store",
             value=scheme + ":",

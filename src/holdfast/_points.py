@@ -18,11 +18,19 @@ __all__ = ["POINTS", "install", "reach"]
 POINTS: Final = frozenset(
     {
         "append.checked",  #: The token is checked, the write lock held, no byte written.
+        "append.synced",  #: The batch is durable, as far as it was asked to be.
         "append.written",  #: The batch is in the file; nothing is synced.
         "commit.appended",  #: The final entry is durable; no control transaction yet.
+        "commit.released",  #: And the write lock is given back.
         "control.begun",  #: Inside a control transaction, before its first statement.
+        "control.committed",  #: It is durable and the gate left; nobody is answered yet.
+        "effect.left",  #: The mark is left, the write lock given back; the row not moved.
         "effect.loaded",  #: History loaded under the write lock; the mark not left yet.
+        "delete.marked",  #: The rows say that a session is deleted; its file is there still.
+        "replace.kept",  #: The copy stands; the transcript is the old file still.
+        "replace.renamed",  #: The new file stands; neither directory nor row says so yet.
         "stream.first_text",  #: The first text of a model call has been handed on.
+        "token.checked",  #: The fencing token was found to be the newest; nothing else is.
     }
 )
 

@@ -259,7 +259,7 @@ async def test_a_database_that_is_none_is_told(tmp_path: Path) -> None:
             pass
 
 
-@pytest.mark.parametrize("where", ["postgresql://localhost/x", "memory:"])
+@pytest.mark.parametrize("where", ["postgresql://localhost/x", "mysql://x"])
 async def test_stores_of_later_versions_are_refused(where: str) -> None:
     with pytest.raises(errors.BadSettingError, match="state directory"):
         async with holdfast.open(where):

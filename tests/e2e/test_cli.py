@@ -135,6 +135,8 @@ def test_a_store_that_is_not_there_is_not_made(
         (["send", "main", "x", "--source", "a\nb"], 2, "bad_request"),
         (["send", "agent:nobody:main", "x"], 2, "unknown_agent"),
         (["send", "main", "x", "--store", "memory:"], 2, "bad_setting"),
+        (["chat", "main", "--store", "memory:shared"], 2, "bad_setting"),
+        (["sessions", "list", "--store", "memory:"], 2, "bad_setting"),
         (["sessions", "show", "agent:main:nowhere"], 2, "not_found"),
         (["sessions", "verify", "./gone.jsonl"], 2, "not_found"),
         (["turns", "list", "--state", "lost"], 2, "bad_request"),

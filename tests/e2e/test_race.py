@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from holdfast.lab.bench_admission import bench_admission
+from holdfast.lab.bench_size import bench_append
 from holdfast.lab.bench_start import bench_start
 from holdfast.lab.bench_turn import bench_turn
 from holdfast.lab.crew import Crew
@@ -40,6 +41,17 @@ def test_without_coordination_replies_are_lost(tmp_path: Any) -> None:
     assert len(result["timeline"]) == 12
     assert {"heartbeat", "user/channel"} == {event["lane"] for event in result["timeline"]}
     assert said[-1].startswith("guard=off: 6 asked,")
+
+
+def test_a_fingerprint_finds_the_other_writer_and_drops_the_reply(tmp_path: Any) -> None:
+    """The takeover behaviour of the time: detected, typed, and the reply is gone."""
+    result = run_race(lanes=2, turns=3, guard="fence", directory=str(tmp_path))
+    assert result["accepted"] == 6
+    assert result["takeovers"] > 0
+    assert result["replied"] < result["accepted"]
+    assert result["lost"] == result["takeovers"]
+    assert result["interleaved"] == 0
+    assert result["transcript_valid"]
 
 
 def test_through_turns_every_message_is_answered_where_the_next_can_see_it(
@@ -94,6 +106,14 @@ def test_the_benches_say_what_the_contract_names(tmp_path: Any) -> None:
     assert turn["handoff"].keys() == turn["overhead"].keys() == {"p50_ms", "p99_ms"}
     assert turn["many_sessions"].keys() == {"seconds", "bound_seconds", "ratio"}
     assert all(value > 0 for value in [*admission.values(), *turn["handoff"].values()])
+    assert not os.listdir(tmp_path)
+
+
+def test_what_may_grow_with_a_transcript_is_measured(tmp_path: Any) -> None:
+    grown = bench_append(str(tmp_path), quick=True)
+    assert grown.keys() == {"by_size", "growth"}
+    assert [each["transcript_mb"] for each in grown["by_size"]] == [1, 10, 100]
+    assert all(each["p50_us"] > 0 for each in grown["by_size"])
     assert not os.listdir(tmp_path)
 
 

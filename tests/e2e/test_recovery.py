@@ -253,11 +253,14 @@ async def test_a_rewritten_transcript_is_a_takeover_and_keeps_the_reply(tmp_path
     assert b"first try" in turn.salvaged
 
 
-@pytest.mark.parametrize(("times", "kind"), [(1, "replied"), (3, "failed")])
+@pytest.mark.parametrize("times", [1, 4])
 async def test_a_full_disk_throws_no_finished_reply_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, kind: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
-    """It waits in the turn's row; once there is space it is appended, and the model not asked."""
+    """
+    It waits in the turn's row; once there is space it is appended, and the model not asked.
+    However long that takes: a full disk spends no attempt.
+    """
     real, refused = fs.table.write, 0
 
     def full(fd: int, data: bytes) -> int:
@@ -272,13 +275,6 @@ async def test_a_full_disk_throws_no_finished_reply_away(
     async with holdfast.open(tmp_path, agent=model) as hf:
         receipt = await hf.submit(KEY, "q")
         outcome = await receipt.outcome(20)
-        turn = await hf.store.control.turn(receipt.turn_id)
     assert refused == times
-    assert outcome.kind == kind
+    assert (outcome.kind, outcome.text, outcome.attempts) == ("replied", "precious", 1)
     assert len(model.prompts) == 1, "a finished reply was asked for again"
-    if kind == "replied":
-        assert outcome.text == "precious"
-    else:
-        assert outcome.reason == "disk_full"
-        assert turn.salvaged is not None
-        assert b"precious" in turn.salvaged

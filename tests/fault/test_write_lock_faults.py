@@ -11,70 +11,31 @@ acquirer gets in.
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import logging
 import os
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from holdfast.backends.files import fs, identity, line, spare
-from holdfast.backends.files.gate import Gate
+from holdfast.backends.files import fs, identity, spare
 from holdfast.backends.files.write_lock import WriteLock
 from holdfast.errors import ClaimUnknownError, StoreError, UnavailableError
+from support.faulty import (
+    ERRNOS,
+    FaultyTable,
+    check_nothing_leaked,
+    descriptors,
+    faults_of,
+    installed,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-ERRNOS = (errno.EIO, errno.ENOSPC, errno.EMFILE, errno.EACCES, errno.EINTR)
 HEADER = b'{"type":"session"}\n'
 LINE = b'{"a":1}\n'
-
-#: Calls that change nothing, or whose success nobody can take back: failing them after
-#: they took effect is the same as before, or does not exist.
-ONLY_BEFORE = {
-    "open",  # A descriptor that was made and not reported can't be closed by anybody.
-    *("read", "pread", "fstat", "stat", "lstat", "readlink", "listdir", "realpath", "uname"),
-    *("getpid", "lseek"),
-}
-#: On Linux the descriptor is gone even when close() reports failure.
-ONLY_AFTER = {"close"}
-#: Clocks do not fail.
-CLOCKS = {"monotonic", "time_ns", "sleep"}
-
-
-class FaultyTable:
-    """The real table, with its calls counted and one of them failing."""
-
-    def __init__(self, *, at: int = -1, code: int = 0, landed: bool = False) -> None:
-        self._real, self._at, self._code, self._landed = fs.Fs(), at, code, landed
-        self.calls: list[str] = []
-        self.refuse_tmpfile = False
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        call: Callable[..., Any] = getattr(self._real, name)
-        if name in CLOCKS:
-            return call
-
-        def faulty(*args: Any, **kwargs: Any) -> Any:
-            number = len(self.calls)
-            self.calls.append(name)
-            if self.refuse_tmpfile and name == "open" and self._asks_tmpfile(args):
-                raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
-            if number == self._at:
-                if self._landed:
-                    call(*args, **kwargs)
-                raise OSError(self._code, os.strerror(self._code))
-            return call(*args, **kwargs)
-
-        return faulty
-
-    @staticmethod
-    def _asks_tmpfile(args: tuple[Any, ...]) -> bool:
-        return bool(args[1] & os.O_TMPFILE == os.O_TMPFILE)
 
 
 def nothing(path: str) -> None:
@@ -133,13 +94,13 @@ SCENES += [with_spare, no_spare, spare_still_linked]
 
 
 def run_blocking(path: str) -> int:
-    with WriteLock(path, timeout_s=0.02, header=lambda: HEADER) as hold:
+    with WriteLock(path, timeout_s=20, header=lambda: HEADER) as hold:
         return hold.append(LINE, sync=True)
 
 
 def run_on_a_loop(path: str) -> int:
     async def work() -> int:
-        async with WriteLock(path, timeout_s=0.02, header=lambda: HEADER) as hold:
+        async with WriteLock(path, timeout_s=20, header=lambda: HEADER) as hold:
             return hold.append(LINE, sync=True)
 
     return LOOPS[-1].run_until_complete(work())
@@ -153,21 +114,6 @@ def loop() -> Iterator[None]:
     LOOPS.append(asyncio.new_event_loop())
     yield
     LOOPS.pop().close()
-
-
-@contextmanager
-def installed(table: FaultyTable) -> Iterator[None]:
-    identity._forget()  # So that /proc is read, and fails, as well.
-    real, fs.table = fs.table, table  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        fs.table = real
-        identity._forget()
-
-
-def descriptors() -> set[str]:
-    return set(os.listdir("/proc/self/fd"))
 
 
 @pytest.mark.parametrize("run", [run_blocking, run_on_a_loop])
@@ -198,16 +144,10 @@ def test_every_call_may_fail(
         run(counted)
     calls = counting.calls
     assert len(calls) > 25
-    for at, name in enumerate(calls):
-        # Every errno for one run of the two; the loop's differs only in who waits.
-        for code in ERRNOS if run is run_blocking else ERRNOS[:2]:
-            for landed in (False, True):
-                if (landed and name in ONLY_BEFORE) or (not landed and name in ONLY_AFTER):
-                    continue
-                where = f"{at}-{name}-{errno.errorcode[code]}-{landed}"
-                check_one_fault(
-                    fresh(where), table(at=at, code=code, landed=landed), run, where
-                )
+    # Every errno for one way of the four; the others differ only in who waits and what is linked.
+    codes = ERRNOS if run is run_blocking and tmpfile else ERRNOS[:1]
+    for fault, where in faults_of(calls, codes):
+        check_one_fault(fresh(where), table(**fault), run, where)
 
 
 def check_one_fault(
@@ -220,12 +160,7 @@ def check_one_fault(
         except (StoreError, ClaimUnknownError) as caught:
             error = caught
         # Anything else is not typed, and fails the test with its own traceback.
-    assert descriptors() == before, f"{where}: a descriptor leaked"
-    assert fs._open == set(), f"{where}: a descriptor is still remembered"
-    assert line.lines() == {}, f"{where}: somebody is still in line"
-    assert line._inodes == {}, f"{where}: a latch is still noted"
-    if os.path.exists(path + ".gate"):
-        Gate(path + ".gate").acquire(0).release()  # No ticket is left.
+    check_nothing_leaked(path, before, where)
     left = {name for name in os.listdir(os.path.dirname(path)) if ".lock" in name}
     if error is None:
         assert not left, f"{where}: succeeded, and left {left}"

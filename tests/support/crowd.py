@@ -59,6 +59,11 @@ class Member:
             if event["event"] == wanted if isinstance(wanted, str) else wanted(event):
                 return event
 
+    def read_to_end(self) -> None:
+        """Everything that an ended process has said."""
+        while (event := self._arrived.get(timeout=WITHIN_S)) is not None:
+            self.events.append(event)
+
     def go(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write("go\n")

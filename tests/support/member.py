@@ -2,17 +2,19 @@
 One process of a crowd: a runner that also sends, told what to do on its command line.
 
 Prints one JSON object a line: `ready`; `streaming` at the first text of each model call;
-`outcome` for each of its messages; `done`.  Waits for a line on stdin after `ready`, and for
-the end of stdin after `done`.
+`outcome` for each of its messages; `done`; with `stop_at`, `error` for what its runs met.
+Waits for a line on stdin after `ready`, and for the end of stdin after `done`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
@@ -72,17 +74,34 @@ async def send_one(hf: holdfast.Holdfast, plan: dict[str, Any], lane: str, text:
     say("outcome", text=text, kind=outcome.kind, reply=outcome.text, turn=outcome.turn_id)
 
 
-def signal_at(point: str, hit: int, number: int) -> None:
-    """Send *number* to ourselves when *point* is reached for the *hit*-th time."""
+def signal_at(point: str, hit: int, number: int, *, after: str | None = None) -> None:
+    """
+    Send *number* to ourselves when *point* is reached for the *hit*-th time.
+
+    *after*: counted only from the time that this point is reached.
+    """
     hits = 0
 
     def reached() -> None:
         nonlocal hits
         hits += 1
         if hits == hit:
-            os.kill(os.getpid(), number)
+            # To this very thread: otherwise another one takes it, and we go on meanwhile.
+            signal.pthread_kill(threading.get_ident(), number)
 
-    _points.install(point, reached)
+    if after is None:
+        _points.install(point, reached)
+    else:
+        _points.install(after, lambda: _points.install(point, reached))
+
+
+class Telling(logging.Handler):
+    """Says what a turn's run ended with, by its type."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        for argument in record.args or ():
+            if isinstance(argument, holdfast.errors.HoldfastError):
+                say("error", name=type(argument).__name__)
 
 
 async def main() -> None:
@@ -93,6 +112,12 @@ async def main() -> None:
         mutants.load_history_outside_the_lock(lambda: say("waiting"))
     if "stop_at_append" in plan:  # The first append is the question.
         signal_at("append.checked", plan["stop_at_append"], signal.SIGSTOP)
+    if "stop_at" in plan:
+        point, hit, after = plan["stop_at"]
+        signal_at(point, hit, signal.SIGSTOP, after=after)
+        runs = logging.getLogger("holdfast.turn")
+        runs.addHandler(Telling())
+        runs.setLevel(logging.DEBUG)
     if "kill_at" in plan:
         signal_at(*plan["kill_at"], signal.SIGKILL)
     seen: set[int] = set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from holdfast._core.branch import Branch
 from holdfast._runtime import attempt
 
 
@@ -12,27 +13,30 @@ def load_history_outside_the_lock(waiting: Callable[[], None]) -> None:
     """The defect that "a token takes effect under the write lock" excludes."""
 
     async def begin(self: Any) -> Any:
-        stale = self._store.transcripts.read(self.session)
+        stale = self.store.transcripts.read(self.session)
         waiting()
         await self.acquire()
 
         class Stale:
-            def load(self) -> Any:
+            def branch(self) -> Any:
+                return Branch.of(stale, 0)
+
+            def about(self, *_: Any) -> Any:
                 return stale
 
             def __getattr__(self, name: str) -> Any:
                 return getattr(held, name)
 
-        held, self._held = self._held, Stale()
+        held, self.held = self.held, Stale()
         try:
             begun = await self._load()
-            self._held = held
+            self.held = held
             if isinstance(begun, attempt.Begun):
                 await self._window.open()
         finally:
             self.release()
         if isinstance(begun, attempt.Begun):
-            await self._store.control.make_effective(self.turn.turn_id, self.token)
+            await self.store.control.make_effective(self.turn.turn_id, self.token)
         return begun
 
     attempt.Attempt.begin = begin  # type: ignore[method-assign]

@@ -20,7 +20,7 @@ FLOORS = [  # Lowest first.
     {"ports"},
     {"_runtime", "backends"},
     {"agents", "config"},
-    {"_assemble", "_assemble_reading"},
+    {"_assemble", "_assemble_attempt", "_assemble_reading", "_assemble_tending"},
     {"gateway", "testing"},
     {"lab"},
     {"cli"},

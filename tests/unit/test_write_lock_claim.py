@@ -13,7 +13,9 @@ from holdfast.backends.files.write_lock import Hold, WriteLock, statistics
 from holdfast.errors import (
     ClaimUnknownError,
     LockLostError,
+    LockStaleError,
     LockTimeoutError,
+    LockWaitError,
     TakeoverError,
 )
 from support.locks import DEAD, in_thread, leaving_nothing, read, stand
@@ -31,7 +33,7 @@ def path(tmp_path: Path) -> Iterator[str]:
 
 def test_the_claim_says_what_a_stranger_and_a_waiter_want_to_know(path: str) -> None:
     lock = WriteLock(
-        path, max_hold_ms=5, lane='us"er', run_id="r1", session_id="s1", token=3
+        path, max_hold_ms=60_005, lane='us"er', run_id="r1", session_id="s1", token=3
     )  # fmt: skip
     claims = []
     for _ in range(2):
@@ -44,7 +46,7 @@ def test_the_claim_says_what_a_stranger_and_a_waiter_want_to_know(path: str) -> 
     assert list(first)[:4] == ["pid", "createdAt", "maxHoldMs", "starttime"]
     assert first["createdAt"].endswith("Z")
     assert first | {"createdAt": "", "claimId": ""} == {
-        "pid": me.pid, "createdAt": "", "maxHoldMs": 5, "starttime": me.start, "token": 3,
+        "pid": me.pid, "createdAt": "", "maxHoldMs": 60_005, "starttime": me.start, "token": 3,
         "runId": "r1", "sessionId": "s1", "lane": 'us"er', "host": me.host,
         "bootId": me.boot, "pidNamespace": me.pid_ns, "claimId": "",
     }  # fmt: skip
@@ -104,20 +106,30 @@ def test_a_dead_claim_of_ours_is_replaced_at_once(path: str, owner: dict[str, An
 @pytest.mark.parametrize(
     "fields",
     [
-        {"pid": 2**22 + 1, "createdAt": "2020-01-01T00:00:00Z", "starttime": 1},
         {"pid": os.getpid()},
+        {"pid": os.getpid(), "starttime": identity.me().start},
+        {"pid": 1},
+        {"pid": os.getpid(), "createdAt": "2020-01-01T00:00:00Z", "maxHoldMs": 1},
         DEAD | {"bootId": "another boot", "host": "another host"},
-        DEAD,
+        DEAD | {"pidNamespace": 1},
+        {"pid": DEAD["pid"], "pidNamespace": 1},
+        {"pid": True, "starttime": 1},
+        {"pid": 2**70},
         {},
     ],
-    ids=["dead-stranger", "live-stranger", "another-host", "no-boot", "empty"],
+    ids=[
+        *("no-start", "alive", "init", "alive-and-old", "another-host", "ours-elsewhere"),
+        *("elsewhere", "no-number", "no-pid", "empty"),
+    ],
 )
-def test_a_strangers_claim_is_never_removed(path: str, fields: dict[str, Any]) -> None:
+def test_a_claim_whose_owner_is_not_proven_dead_is_never_removed(
+    path: str, fields: dict[str, Any]
+) -> None:
     stand(path, **fields)
-    before = os.stat(path + ".lock")
-    with pytest.raises(LockTimeoutError):
+    before = os.stat(path + ".lock").st_ino, read(path + ".lock")
+    with pytest.raises(LockWaitError):
         WriteLock(path, timeout_s=0.02).acquire_sync()
-    assert os.stat(path + ".lock") == before
+    assert (os.stat(path + ".lock").st_ino, read(path + ".lock")) == before
     os.unlink(path + ".lock")
     WriteLock(path, timeout_s=0).acquire_sync().release()
 
@@ -134,6 +146,11 @@ def test_a_claim_that_cannot_be_read_is_waited_for(path: str, how: str) -> None:
         os.mkdir(name)
     with pytest.raises(LockTimeoutError):
         WriteLock(path, timeout_s=0.02).acquire_sync()
+    if how != "directory":  # Long after the grace it is reported, and stays all the same.
+        os.utime(name, (0, 0), follow_symlinks=False)
+        with pytest.raises(LockStaleError) as caught:
+            WriteLock(path, timeout_s=0.02).acquire_sync()
+        assert caught.value.row == "@J"
     assert os.path.lexists(name)
     (os.rmdir if how == "directory" else os.unlink)(name)
 
@@ -143,31 +160,34 @@ def test_on_another_file_system_an_earlier_boot_proves_nothing(
 ) -> None:
     monkeypatch.setattr(standing, "_is_local", lambda _: False)
     stand(path, **DEAD | {"bootId": "an earlier boot", "host": identity.me().host})
-    with pytest.raises(LockTimeoutError):
+    with pytest.raises(LockStaleError) as caught:
         WriteLock(path, timeout_s=0).acquire_sync()
+    assert caught.value.row == "@N"
+    assert {"other_boot", "shared_filesystem"} <= set(caught.value.reasons)
     os.unlink(path + ".lock")
 
 
-def test_this_directory_is_local_and_a_network_mount_is_not(
-    path: str, tmp_path: Path, monkeypatch: Any
+@pytest.mark.parametrize("when", ["before", "at"])
+def test_what_came_instead_of_a_dead_claim_is_put_back(
+    path: str, when: str, monkeypatch: Any
 ) -> None:
-    assert standing._is_local(path)
-    mounts = (
-        f"1 0 8:1 / / rw - ext4 /dev/a rw\n"
-        f"2 1 0:9 / {tmp_path} rw shared:1 - nfs4 server:/x rw\n"
-    )
-    monkeypatch.setattr(fs, "read_small", lambda _: mounts.encode())
-    assert not standing._is_local(path)
-    assert standing._is_local("/elsewhere")
-
-
-def test_what_came_instead_of_a_dead_claim_is_put_back(path: str) -> None:
     """The founding system's race: checked, then unlinked what had come in between."""
     stand(path, **DEAD)
-    dead = standing.read_standing(path + ".lock")
+    dead, real = standing.read_standing(path + ".lock"), fs.table.rename
     assert dead is not None
-    os.unlink(path + ".lock")
-    stand(path, pid=1)
+
+    def replace() -> None:
+        os.unlink(path + ".lock")
+        stand(path, pid=1)
+
+    def rename(old: str, new: str) -> None:
+        if when == "at":
+            replace()
+        real(old, new)
+
+    if when == "before":
+        replace()
+    monkeypatch.setattr(fs.table, "rename", rename)
     assert not standing.set_aside(path + ".lock", dead, "c1")
     dead.close()
     assert json.loads(read(path + ".lock")) == {"pid": 1}
@@ -431,17 +451,25 @@ def test_who_was_frozen_cannot_write_even_when_its_file_comes_back(path: str) ->
     assert read(path) == b""
 
 
-def test_the_same_inode_with_another_claim_is_not_set_aside(path: str) -> None:
+def test_the_same_inode_with_another_claim_is_not_set_aside(
+    path: str, monkeypatch: Any
+) -> None:
     """Judged dead; then unlinked, and the inode published anew with another claim."""
     made(path)
     with open(path + ".claim", "r+b") as file:
         file.write(json.dumps(DEAD).encode().ljust(spare.SIZE))
     os.link(path + ".claim", path + ".lock")
-    dead = standing.read_standing(path + ".lock")
+    dead, real = standing.read_standing(path + ".lock"), fs.table.rename
     assert dead is not None
-    with open(path + ".claim", "r+b") as file:
-        file.write(json.dumps({"pid": 1}).encode().ljust(spare.SIZE))
-    assert not standing.set_aside(path + ".lock", dead, "c1")
+
+    def rename(old: str, new: str) -> None:
+        with open(path + ".claim", "r+b") as file:
+            file.write(json.dumps({"pid": 1}).encode().ljust(spare.SIZE))
+        real(old, new)
+
+    monkeypatch.setattr(fs.table, "rename", rename)
+    for _ in range(2):  # In between; and before it began.
+        assert not standing.set_aside(path + ".lock", dead, "c1")
     dead.close()
     assert json.loads(read(path + ".lock")) == {"pid": 1}
     os.unlink(path + ".lock")

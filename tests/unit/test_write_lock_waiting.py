@@ -251,7 +251,7 @@ async def test_a_cancelled_waiter_lets_the_one_behind_it_through(path: str) -> N
 def test_a_waiter_whose_loop_is_gone_does_not_break_the_chain(path: str) -> None:
     hold = WriteLock(path).acquire_sync()
     loop = asyncio.new_event_loop()
-    dead = line.Place(blocking=False)
+    dead = line.Place(blocking=False, key=line.key_of(line.inode_of(path)))
 
     def wake() -> None:
         loop.call_soon_threadsafe(print)

@@ -10,8 +10,7 @@ reports.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     from holdfast.types import Entry
 
-__all__ = ["LINE_BYTES_MAX", "Line", "encode", "lines"]
+__all__ = ["LINE_BYTES_MAX", "Line", "encode", "lines", "lines_back", "lines_with"]
 
 #: One line may be this long, newline included: a message with an inlined attachment.
 LINE_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -29,8 +28,7 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):  # Not a dataclass: a long transcript is a million of them.
     offset: int  #: Where it starts, from the beginning of the file.
     raw: bytes  #: Without its newline.
     entry: Entry | None  #: None: not a JSON object.
@@ -56,9 +54,31 @@ def lines(data: bytes, *, offset: int = 0) -> Iterator[Line]:
         start = end + 1
 
 
+def lines_back(data: bytes, *, offset: int = 0) -> Iterator[Line]:
+    """As `lines`, the last one first; each is decoded only when it is asked for."""
+    end = data.rfind(b"\n")
+    while end >= 0:
+        start = data.rfind(b"\n", 0, end) + 1
+        raw = data[start:end]
+        if raw.strip():
+            yield Line(offset + start, raw, _object(raw))
+        end = start - 1
+
+
+def lines_with(data: bytes, name: bytes, *, offset: int = 0) -> Iterator[Line]:
+    """As `lines`, but only those that have the bytes of *name* somewhere in them."""
+    end = data.rfind(b"\n")
+    at = data.find(name, 0, end + 1)
+    while at >= 0:
+        start, stop = data.rfind(b"\n", 0, at) + 1, data.index(b"\n", at)
+        raw = data[start:stop]
+        yield Line(offset + start, raw, _object(raw))
+        at = data.find(name, stop, end + 1)
+
+
 def _object(raw: bytes) -> Entry | None:
     try:
         value = _decoder.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # Nested too deeply.
         return None
     return value if isinstance(value, dict) else None

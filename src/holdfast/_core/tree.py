@@ -26,7 +26,19 @@ if TYPE_CHECKING:
     from holdfast._core.jsonl import Line
     from holdfast.types import Entry
 
-__all__ = ["VERSION", "End", "Tree", "bad_header", "is_question", "is_seed", "text_of"]
+__all__ = [
+    "VERSION",
+    "End",
+    "Tree",
+    "as_message",
+    "bad_header",
+    "first_kept",
+    "is_question",
+    "is_seed",
+    "messages_of",
+    "moves_leaf",
+    "text_of",
+]
 
 VERSION: Final = 3
 
@@ -101,13 +113,13 @@ class Tree:
         self._note_turn(entry_id, entry)
 
     def _move_leaf(self, entry_id: str, entry: Entry) -> None:
-        kind = entry.get("type")
-        if kind == "leaf":
+        if entry.get("type") == "leaf":
             target = entry.get("targetId")
-            self.leaf = target if target in self.entries else self.leaf
+            if isinstance(target, str) and target in self.entries:
+                self.leaf = target
         elif entry.get("appendMode") == "side":
             return
-        elif kind in _MOVES_LEAF or entry.get("parentId") == self.leaf:
+        elif moves_leaf(entry) or entry.get("parentId") == self.leaf:
             self.leaf = entry_id
 
     def _note_turn(self, entry_id: str, entry: Entry) -> None:
@@ -150,16 +162,7 @@ class Tree:
         it kept.  *without_turn* leaves out that turn's own entries, but not the earlier
         messages that it has seeded the session with.
         """
-        messages: list[Mapping[str, Any]] = []
-        for entry in self._kept(self.path()):
-            stamp = entry.get("holdfast")
-            own = isinstance(stamp, dict) and stamp.get("turn") == without_turn
-            if without_turn and own and not is_seed(entry):
-                continue
-            message = _as_message(entry)
-            if message is not None:
-                messages.append(message)
-        return tuple(messages)
+        return messages_of(self.path(), without_turn)
 
     def seeded(self, turn: str) -> int | None:
         """
@@ -172,20 +175,47 @@ class Tree:
         for entry in self.entries.values():
             if is_seed(entry) and entry["holdfast"].get("turn") == turn:
                 count += 1
-            elif _as_message(entry) is not None:
+            elif as_message(entry) is not None:
                 return None
         return count
 
-    @staticmethod
-    def _kept(path: list[Entry]) -> list[Entry]:
-        at = next(
-            (i for i in reversed(range(len(path))) if path[i].get("type") == "compaction"), None
-        )
-        if at is None:
-            return path
-        first = path[at].get("firstKeptEntryId")
-        start = next((i for i in range(at) if path[i].get("id") == first), at)
-        return [path[at], *path[start:at], *path[at + 1 :]]
+
+def first_kept(path: list[Entry]) -> tuple[int | None, int]:
+    """
+    Where the latest compaction of *path* stands (None: there is none), and where what a
+    model gets to see begins: the first entry that it kept, or else itself.
+    """
+    at = next(
+        (i for i in reversed(range(len(path))) if path[i].get("type") == "compaction"), None
+    )
+    if at is None:
+        return None, 0
+    first = path[at].get("firstKeptEntryId")
+    return at, next((i for i in range(at) if path[i].get("id") == first), at)
+
+
+def messages_of(path: list[Entry], without_turn: str | None) -> tuple[Mapping[str, Any], ...]:
+    """What a model sees of *path*, which goes up at least to `first_kept`: see `history`."""
+    at, start = first_kept(path)
+    if at is not None:
+        path = [path[at], *path[start:at], *path[at + 1 :]]
+    messages: list[Mapping[str, Any]] = []
+    for entry in path:
+        stamp = entry.get("holdfast")
+        own = isinstance(stamp, dict) and stamp.get("turn") == without_turn
+        if without_turn and own and not is_seed(entry):
+            continue
+        message = as_message(entry)
+        if message is not None:
+            messages.append(message)
+    return tuple(messages)
+
+
+def moves_leaf(entry: Mapping[str, Any]) -> bool:
+    """Whether *entry* becomes the leaf when it is appended, whatever its parent is."""
+    kind = entry.get("type")
+    known = isinstance(kind, str) and kind in _MOVES_LEAF
+    return known and entry.get("appendMode") != "side"
 
 
 def is_seed(entry: Mapping[str, Any]) -> bool:
@@ -211,7 +241,8 @@ def text_of(message: object) -> str:
     return "".join(text for text in parts if isinstance(text, str))
 
 
-def _as_message(entry: Entry) -> Mapping[str, Any] | None:
+def as_message(entry: Entry) -> Mapping[str, Any] | None:
+    """What a model sees of one entry; None: nothing."""
     match entry.get("type"):
         case "message":
             message = entry.get("message")

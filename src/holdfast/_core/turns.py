@@ -16,7 +16,7 @@ Rules
 2. An attempt is counted when the lease is taken, durably, before the model is called: a
    turn that kills its process cannot loop for ever.  GIVE_BACK returns the attempt, because
    the turn did nothing wrong: its process drained, the transcript was taken over, or the
-   write lock was not had.
+   write lock was not had, or was taken away by a stranger, or the disk was full.
 3. A turn keeps its admission number for life, so going back to ACCEPTED is going back to
    its place in the queue.
 4. COMMITTED means: the final entry is in the transcript.  From here on the only outcome is
@@ -65,7 +65,7 @@ class Event(StrEnum):
 OUTCOMES: Final = ("replied", "silent", "refused", "failed", "cancelled", "merged")
 
 #: Why a running turn may go back to its place with its attempt returned.
-GIVES_BACK: Final = frozenset({"drained", "taken_over", "write_lock"})
+GIVES_BACK: Final = frozenset({"drained", "taken_over", "write_lock", "lock_lost", "disk_full"})
 
 #: `customType` of the entry that ends a turn without a reply, written before its row is.
 ENDED_BY: Final = "holdfast:turn-ended"

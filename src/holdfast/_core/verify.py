@@ -20,6 +20,7 @@ question, although that entry's writer did not come before the reply's.  The fen
 says who came first: whoever holds token n has loaded all that smaller tokens wrote, so a turn
 that went back to its place and was overtaken there has seen what overtook it.  An equal or a
 greater token, or none, means that two turns ran at once.  Side entries are not on the way.
+Nobody can tell what stood above an entry whose parent is missing, or was put in by a repair.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ from holdfast._core.tree import VERSION, is_question
 if TYPE_CHECKING:
     from holdfast.types import Entry
 
-__all__ = ["Problem", "Report", "verify"]
+__all__ = ["REPAIRED_BY", "Problem", "Report", "Verifier", "verify"]
+
+#: The `customType` of the entry that every repair leaves behind; see `repair.py`.
+REPAIRED_BY: Final = "holdfast:repaired"
 
 NAME_CHARS_MAX: Final = 80  #: Of an id, as told in a finding.
 
@@ -57,24 +61,70 @@ class Report:
 
 def verify(data: bytes) -> Report:
     """Everything that is wrong with the transcript *data*, in the order of its lines."""
-    checking = _Checking()
-    number, at = 1, 0
-    for line in jsonl.lines(data):
-        number += data.count(b"\n", at, line.offset)
-        at = line.offset
-        if line.entry is None:
-            checking.unparsable(number)
-        elif not checking.headed:
-            checking.header(number, line.entry)
-        else:
-            checking.entry(number, line.entry)
-    if not checking.headed:
-        checking.tell(1, "no_header", "there is no line in it")
-    tail = len(data) - (data.rfind(b"\n") + 1)
-    if tail:
-        line_number = data.count(b"\n") + 1
-        checking.tell(line_number, "torn_tail", f"{tail} bytes after the last newline")
-    return Report(checking.entries, tuple(checking.problems))
+    verifier = Verifier()
+    verifier.feed(data)
+    return verifier.finish()
+
+
+class Verifier:
+    """
+    Verifies a transcript piece by piece, so that nobody need have all of it in memory.
+
+    Cost:
+        Some 300 bytes of memory an entry, whatever its length, and the longest line.
+    """
+
+    def __init__(self) -> None:
+        self._checking = _Checking()
+        self._pieces: list[bytes] = []  #: Of a line whose newline has not come yet.
+        self._number = 1  #: Of that line.
+
+    def feed(self, piece: bytes) -> None:
+        """The next bytes of the file, cut anywhere."""
+        end = piece.rfind(b"\n") + 1
+        if end:
+            whole = b"".join([*self._pieces, piece[:end]]) if self._pieces else piece[:end]
+            self._pieces.clear()
+            self._lines(whole)
+        if end < len(piece):
+            self._pieces.append(piece[end:])
+
+    def finish(self) -> Report:
+        """Once, after the last piece."""
+        checking, tail = self._checking, sum(map(len, self._pieces))
+        if not checking.headed:
+            checking.tell(1, "no_header", "there is no line in it")
+        if tail:
+            detail = f"{tail} bytes after the last newline"
+            checking.tell(self._number, "torn_tail", detail)
+        return Report(checking.entries, tuple(checking.problems))
+
+    def knows(self, entry_id: str) -> bool:
+        """Whether an entry of this id has been seen."""
+        return entry_id in self._checking.seen
+
+    @property
+    def salvaged(self) -> list[tuple[int, str]]:
+        """Line and turn of each reply that was kept beside the branch."""
+        return self._checking.salvaged
+
+    @property
+    def repaired(self) -> tuple[int, int, object] | None:
+        """Line, generation and session of the newest repair that says them; None: none does."""
+        return self._checking.repaired
+
+    def _lines(self, data: bytes) -> None:
+        checking, number, at = self._checking, self._number, 0
+        for line in jsonl.lines(data):
+            number += data.count(b"\n", at, line.offset)
+            at = line.offset
+            if line.entry is None:
+                checking.unparsable(number)
+            elif not checking.headed:
+                checking.header(number, line.entry)
+            else:
+                checking.entry(number, line.entry)
+        self._number = number + data.count(b"\n", at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +146,8 @@ class _Checking:
     problems: list[Problem] = field(default_factory=list)
     seen: dict[str, _Seen] = field(default_factory=dict)
     finals: dict[str, int] = field(default_factory=dict)  #: Turn id → line of its reply.
+    salvaged: list[tuple[int, str]] = field(default_factory=list)
+    repaired: tuple[int, int, object] | None = None
 
     def tell(self, line: int, code: str, detail: str) -> None:
         self.problems.append(Problem(line, code, detail))
@@ -138,14 +190,25 @@ class _Checking:
         if entry_id is not None:
             self.seen[entry_id] = here
         stamp = entry.get("holdfast")
-        if here.turn is not None and isinstance(stamp, dict) and stamp.get("final") is True:
-            self._final(here, here.turn)
+        if here.turn is not None and isinstance(stamp, dict):
+            if stamp.get("final") is True:
+                self._final(here, here.turn)
+            if stamp.get("salvaged") is True:
+                self.salvaged.append((line, here.turn))
+        self._note_repair(line, entry)
+
+    def _note_repair(self, line: int, entry: Entry) -> None:
+        data = entry.get("data")
+        if entry.get("customType") == REPAIRED_BY and isinstance(data, dict):
+            generation = data.get("generation")
+            if isinstance(generation, int):
+                self.repaired = (line, generation, data.get("session"))
 
     def _parent(self, line: int, entry: Entry) -> tuple[str | None, bool]:
         """The entry's parent, and whether that is missing."""
         parent = entry.get("parentId")
         if parent is None or (isinstance(parent, str) and parent in self.seen):
-            return parent, False
+            return (None, True) if _was_moved(entry) else (parent, False)
         detail = f"parentId {_short(parent)} names no entry before this one"
         self.tell(line, "unknown_parent", detail)
         return None, True
@@ -182,6 +245,13 @@ def _see(line: int, entry: Entry, parent: str | None, *, broken: bool) -> _Seen:
         token = stamp.get("token") if isinstance(stamp.get("token"), int) else None
     asks = turn is not None and is_question(entry)
     return _Seen(line, parent, broken, turn, token, asks)
+
+
+def _was_moved(entry: Entry) -> bool:
+    """Whether a repair gave it its parent: what once stood above it is gone."""
+    stamp = entry.get("holdfast")
+    repaired = stamp.get("repaired") if isinstance(stamp, dict) else None
+    return isinstance(repaired, dict) and repaired.get("parentId") is not None
 
 
 def _came_before(other: _Seen, final: _Seen) -> bool:

@@ -125,8 +125,9 @@ class Window:
 
     __slots__ = ("aborting", "state")
 
-    def __init__(self) -> None:
-        self.state = State.HELD
+    def __init__(self, state: State = State.HELD) -> None:
+        assert state in {State.HELD, State.OPEN}, state  # OPEN: once more, after a refusal.
+        self.state: State = state
         self.aborting = False
 
     def receive(self, signal: Signal) -> tuple[Effect, ...]:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from holdfast import _points
-from holdfast._core import turns
-from holdfast._runtime import booking, entries
+from holdfast._core import salvage, turns
+from holdfast._runtime import booking, entries, taken
 from holdfast._runtime.conversation import Ended, Said
 from holdfast._runtime.window import PromptWindow
 from holdfast._stamps import now_ms
@@ -36,14 +36,15 @@ from holdfast.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from holdfast._core.settings import Settings
-    from holdfast._core.tree import Tree
     from holdfast._runtime.live import Live
     from holdfast.errors import (
         HoldfastError,
     )
     from holdfast.ports import HeldTranscript, Store
-    from holdfast.types import Advance, Entry, FencingToken, Leased, Mark, Turn
+    from holdfast.types import Advance, Change, Entry, FencingToken, Leased, Mark, Turn
 
 __all__ = ["LOCK_AGAIN_MS", "Attempt", "Begun"]
 
@@ -60,6 +61,7 @@ class Begun:
     history: tuple[Any, ...]
     question: str  #: The id of the turn's user entry.
     instructions: str | None  #: For this turn only.
+    made: tuple[Mapping[str, Any], ...] = ()  #: By a run that came to nothing: go on after it.
 
 
 class Attempt:
@@ -71,15 +73,17 @@ class Attempt:
     """
 
     def __init__(self, store: Store, settings: Settings, leased: Leased) -> None:
-        self._store, self._settings, self._leased = store, settings, leased
+        self.store, self.settings, self._leased = store, settings, leased
         self.turn: Turn = leased.turn
         self.token: FencingToken = leased.token
         self.session = leased.session
-        self._held: HeldTranscript | None = None
+        self.held: HeldTranscript | None = None
         self._mark: Mark | None = None
+        self._change: Change | None = None
         self._question: str | None = None
-        self._finished: list[Entry] | None = None
-        self._kept = False
+        self.finished: list[Entry] | None = None
+        self._kept = False  #: What is finished stands in the turn's row.
+        self._settled: Turn | None = None  #: Ended after a takeover; its caller must hear it.
         self._slow = 0  #: Settle bounds that we have waited for the write lock in vain.
         self._window = PromptWindow(self)
         self.live: Live | None = None  #: Whoever lets others watch puts it here.
@@ -87,27 +91,33 @@ class Attempt:
     # ----------------------------------------------------------------------- the window
 
     def take_mark(self) -> None:
-        assert self._held is not None
-        self._mark = self._held.mark()
+        assert self.held is not None
+        self._mark = self.held.mark()
 
     def release(self) -> None:
-        held, self._held = self._held, None
+        held, self.held = self.held, None
         if held is not None:
             held.release()
 
     async def acquire(self) -> None:
-        self._held = await self._store.transcripts.acquire(
+        self.held = await self.store.transcripts.acquire(
             self.session,
-            timeout_s=self._settings.settle_ms / 1000,
+            timeout_s=self.settings.settle_ms / 1000,
             token=self.token,
             run_id=self.turn.turn_id,
             lane=self.turn.lane,
         )
 
-    def compare(self) -> Advance:
-        assert self._held is not None
+    async def compare(self) -> Advance:
+        assert self.held is not None
         assert self._mark is not None
-        return self._held.advance(self._mark)
+        self._change = await self.held.advance(self._mark)
+        return self._change.kind
+
+    def takeover(self) -> TakeoverError:
+        assert self._change is not None
+        path = self.store.transcripts.path(self.session)
+        return TakeoverError(path=path, detail=self._change.detail)
 
     async def keep(self) -> None:
         """
@@ -115,15 +125,15 @@ class Attempt:
         finds it; we go on waiting, up to `session.write_lock.acquire_timeout_ms` in all.
         """
         self.check()
-        if self._finished is not None and not self._kept:
-            finished = msgspec.json.encode(self._finished)
-            await self._store.control.keep(self.turn.turn_id, self.token, finished)
+        if self.finished is not None and not self._kept:
+            finished = msgspec.json.encode(self.finished)
+            await self.store.control.keep(self.turn.turn_id, self.token, finished)
             self._kept = True
         self._slow += 1
-        waited_ms = self._slow * self._settings.settle_ms
-        if waited_ms >= self._settings.write_lock_acquire_timeout_ms:
+        waited_ms = self._slow * self.settings.settle_ms
+        if waited_ms >= self.settings.write_lock_acquire_timeout_ms:
             raise LockTimeoutError(
-                path=self._store.transcripts.path(self.session),
+                path=self.store.transcripts.path(self.session),
                 timeout_s=waited_ms / 1000,
                 holder="see the last wait",
             )
@@ -134,7 +144,7 @@ class Attempt:
     def check(self) -> None:
         """Raises FencedError unless this attempt may still act."""
         try:
-            booking.check_token(self._store.control, self.session, self.token)
+            booking.check_token(self.store.control, self.session, self.token)
         except FencedError:
             if self.live is not None:
                 self.live.silence()
@@ -163,44 +173,38 @@ class Attempt:
         finally:
             self.release()
         if isinstance(begun, Begun):
-            self.turn = await self._store.control.make_effective(self.turn.turn_id, self.token)
+            _points.reach("effect.left")
+            self.turn = await self.store.control.make_effective(self.turn.turn_id, self.token)
         return begun
 
     async def _load(self) -> Begun | Turn:
         """Under the write lock, and only there: what is loaded here is what is built on."""
-        control, held, turn = self._store.control, self._held, self.turn
+        control, held, turn = self.store.control, self.held, self.turn
         assert held is not None
         self.check()
-        tree = held.load()
+        branch, left = held.branch(), booking.left_by(held, self._leased)
         _points.reach("effect.loaded")
-        end = tree.ends.get(turn.turn_id)
+        end = left.ends.get(turn.turn_id)
         if end is not None:
-            size = held.mark().size
             return await booking.found(
-                control, self.session, turn, self.token, tree, end, size=size
+                control, self.session, turn, self.token, left, end, size=held.size()
             )
         if control.turn_now(turn.turn_id).abort_requested:
-            return await self._end_held(Ended("cancelled", "cancelled", None))
+            return await self._end_held(Ended("cancelled", "cancelled", None), branch.leaf)
         if self._leased.finished is not None:
-            self._finished = msgspec.json.decode(self._leased.finished)
-            return await self._commit(tree.leaf)
+            self.finished = msgspec.json.decode(self._leased.finished)
+            return await self._commit(branch.leaf)
         stamp = entries.Stamp(turn.turn_id, turn.attempts, self.token)
-        self._question = tree.questions.get(turn.turn_id)
+        self._question = left.questions.get(turn.turn_id)
         if self._question is None:
-            batch = self._asked(tree, stamp)
+            batch = entries.asked(self._leased, stamp, branch, held.load)
             booking.append_checked(control, held, self.session, self.token, batch)
             self._question = batch[-1]["id"]
-            tree = held.load()
-        history = tree.history(without_turn=turn.turn_id)
-        return Begun(history, self._question, self._leased.instructions)
-
-    def _asked(self, tree: Tree, stamp: entries.Stamp) -> list[Entry]:
-        """The question; and before it the seed, if the session has no message yet."""
-        start = None if self._leased.seed is None else tree.seeded(self.turn.turn_id)
-        if self._leased.seed is None or start is None:
-            return [entries.question(self.turn, stamp, tree.leaf)]
-        seed = msgspec.json.decode(self._leased.seed)
-        return entries.seeded(seed, self.turn, stamp, tree.leaf, start=start)
+            if len(batch) > 1:
+                branch = held.branch()  # A seed is history.
+        history = branch.history(without_turn=turn.turn_id)
+        carried = salvage.carried(turn.salvaged)
+        return Begun(history, self._question, self._leased.instructions, carried)
 
     # ------------------------------------------------------------------------- finish
 
@@ -208,44 +212,69 @@ class Attempt:
         """Close the window and the turn: commit the reply, or say how else it ended."""
         if isinstance(said, Said):
             stamp = entries.Stamp(self.turn.turn_id, said.attempt, self.token)
-            self._finished = entries.reply(said.messages, stamp, self._question)
-        await self._window.close()
-        held = self._held
-        assert held is not None
+            self.finished = entries.reply(said.messages, stamp, self._question)
+        ended = said if isinstance(said, Ended) else None
         try:
-            if isinstance(said, Ended):
-                return await self._end_held(said)
-            return await self._commit(held.load().leaf)
+            await self._window.close()
+            assert self._change is not None
+            return await self.close(ended, self._change.head)
+        except TakeoverError as error:
+            self.release()
+            _log.warning("turn %s: %s", self.turn.turn_id, error)
+            turn = await taken.settle(self, ended)
+            if self.turn.bound and turn is not None and turn.outcome == "failed":
+                self._settled = turn
+                raise  # Its caller was about to believe that it has replied.
+            return turn
         finally:
             self.release()
 
+    async def stands(self) -> bool:
+        """Under the write lock, once more: whether what stood at our mark still does."""
+        assert self.held is not None
+        mark = self._mark
+        return mark is not None and (await self.held.advance(mark)).kind != "rewritten"
+
+    async def close(self, ended: Ended | None, leaf: str | None) -> Turn:
+        """Under the write lock: append what ends the turn after *leaf*, and book it."""
+        return await (self._commit(leaf) if ended is None else self._end_held(ended, leaf))
+
+    def ask_again(self) -> str:
+        """Our question is gone from the transcript: put it there anew.  Returns: its id."""
+        assert self.held is not None
+        stamp = entries.Stamp(self.turn.turn_id, self.turn.attempts, self.token)
+        entry = entries.question(self.turn, stamp, self.held.leaf())
+        booking.append_checked(self.store.control, self.held, self.session, self.token, [entry])
+        return str(entry["id"])
+
     async def _commit(self, leaf: str | None) -> Turn:
         """Append the finished reply after *leaf*, whatever came in between, and book it."""
-        held, control = self._held, self._store.control
+        held, control = self.held, self.store.control
         assert held is not None
-        assert self._finished is not None
-        batch = entries.reparented(self._finished, leaf)
+        assert self.finished is not None
+        batch = entries.reparented(self.finished, leaf)
         appended = booking.append_checked(control, held, self.session, self.token, batch)
         _points.reach("commit.appended")
         self.release()
+        _points.reach("commit.released")
         if self.live is not None:
             self.live.close()
         return await booking.book_reply(control, self.turn, self.token, batch, appended)
 
-    async def _end_held(self, ended: Ended) -> Turn:
-        held, control = self._held, self._store.control
-        assert held is not None
+    async def _end_held(self, ended: Ended, leaf: str | None) -> Turn:
+        assert self.held is not None
         booking.append_ended(
-            control, held, self.session, self.token, self.turn, ended.outcome, ended.reason
-        )
+            self.store.control, self.held, self.session, self.token, self.turn,
+            ended.outcome, ended.reason, leaf=leaf,
+        )  # fmt: skip
         self.release()
-        return await control.end(
+        return await self.store.control.end(
             self.turn.turn_id, self.token, ended.outcome, ended.reason, ended.hint
         )
 
     async def count_again(self) -> int:
         """A new attempt inside this run: the lease is kept, the count goes up."""
-        return await self._store.control.count_attempt(self.turn.turn_id, self.token)
+        return await self.store.control.count_attempt(self.turn.turn_id, self.token)
 
     # ------------------------------------------------------------------ ways back and out
 
@@ -269,12 +298,12 @@ class Attempt:
                 return None
             case LockWaitError() if not self.turn.bound:
                 return await self.give_back("write_lock", delay_ms=LOCK_AGAIN_MS)
-            case TakeoverError():
-                return await self._taken_over()
+            case TakeoverError() if self._settled is not None:
+                return self._settled
             case BadTranscriptError():
-                return await self._fail("bad_transcript", error)
-            case LockWaitError() | LockLostError() | StoreError():
-                return await self._try_later(error.code, error)
+                return await self.fail("bad_transcript", error)
+            case LockWaitError() | LockLostError() | TakeoverError() | StoreError():
+                return await self.try_later(error.code, error)
         raise error
 
     async def give_back(self, reason: str, *, delay_ms: int = 0) -> Turn | None:
@@ -283,7 +312,7 @@ class Attempt:
         what = turns.Event.GIVE_BACK if gives_back else turns.Event.REQUEUE
         not_before_ms = now_ms() + delay_ms if delay_ms else 0
         try:
-            return await self._store.control.put_back(
+            return await self.store.control.put_back(
                 self.turn.turn_id, self.token, what=what, reason=reason,
                 not_before_ms=not_before_ms,
             )  # fmt: skip
@@ -291,41 +320,27 @@ class Attempt:
             _log.info("turn %s: not put back: %s", self.turn.turn_id, echo)
             return None
 
-    async def _taken_over(self) -> Turn | None:
-        """Our place in the transcript is gone: keep what is finished, and run once more."""
-        if self.turn.reruns < self._settings.reruns_max and not self.turn.bound:
-            await self._salvage()
-            return await self.give_back("taken_over")
-        return await self._fail(
-            "taken_over",
-            hint="another program rewrites this transcript; the reply is kept in the turn",
-        )
-
-    async def _try_later(self, reason: str, error: HoldfastError) -> Turn | None:
+    async def try_later(self, reason: str, error: HoldfastError) -> Turn | None:
         """What fails now may work later; what is finished waits in the row meanwhile."""
-        if self.turn.attempts >= self._settings.attempts_max or self.turn.bound:
-            return await self._fail(reason, error)
+        used_up = self.turn.attempts >= self.settings.attempts_max
+        if self.turn.bound or (used_up and reason not in turns.GIVES_BACK):
+            return await self.fail(reason, error)
         try:
             await self.keep()
         except (StoreError, CoordinationError) as echo:
             _log.warning("turn %s: not kept: %s", self.turn.turn_id, echo)
         return await self.give_back(reason, delay_ms=LOCK_AGAIN_MS)
 
-    async def _fail(
+    async def fail(
         self, reason: str, error: HoldfastError | None = None, *, hint: str = ""
     ) -> Turn:
         """The one ending without an entry: the transcript itself cannot be written."""
-        await self._salvage()
+        broken = isinstance(error, BadTranscriptError)
+        await taken.salvage(self, None, "file" if broken else "row")
         hint = hint or f"{error}; {error.hint if error else ''}"
-        return await self._store.control.end(
+        return await self.store.control.end(
             self.turn.turn_id, self.token, "failed", reason, hint
         )
-
-    async def _salvage(self) -> None:
-        """A finished reply is never thrown away: the turn's row keeps it for people."""
-        if self._finished is not None:
-            finished = msgspec.json.encode(self._finished)
-            await self._store.control.salvage(self.turn.turn_id, self.token, finished)
 
 
 def _level(error: HoldfastError) -> int:

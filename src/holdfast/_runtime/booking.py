@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from holdfast import _points
 from holdfast._core import jsonl
 from holdfast._core.tree import text_of
 from holdfast._runtime import entries
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 
     from holdfast._core.tree import End, Tree
     from holdfast.ports import ControlStore, HeldTranscript
-    from holdfast.types import Entry, FencingToken, Session, Turn
+    from holdfast.types import Entry, FencingToken, Leased, Session, Turn
 
-__all__ = ["append_checked", "append_ended", "book_reply", "check_token", "found"]
+__all__ = ["append_checked", "append_ended", "book_reply", "check_token", "found", "left_by"]
 
 
 def check_token(control: ControlStore, session: Session, token: FencingToken) -> None:
@@ -51,6 +52,7 @@ def append_checked(
     batch: Sequence[Entry],
 ) -> Appended:
     check_token(control, session, token)
+    _points.reach("token.checked")
     return held.append(batch, final=True)
 
 
@@ -84,12 +86,25 @@ def append_ended(
     turn: Turn,
     outcome: str,
     reason: str | None,
+    *,
+    leaf: str | None,
 ) -> None:
-    """Say in the transcript that a running turn ended without a reply."""
+    """Say in the transcript, after *leaf*, that a running turn ended without a reply."""
     stamp = entries.Stamp(turn.turn_id, turn.attempts, token)
-    leaf = held.load().leaf
     entry = entries.ended(stamp, leaf, outcome, reason, side=False)
     append_checked(control, held, session, token, [entry])
+
+
+def left_by(held: HeldTranscript, leased: Leased) -> Tree:
+    """
+    What earlier runs of a leased turn have left in the transcript: see `about`.
+
+    Before its first lease a turn can have left nothing.  Then only what stands behind the
+    last commit of its session is looked at: a control store that was put back from a backup
+    may know less than the transcript, and there the turn's entries stand.
+    """
+    first = leased.again is None and leased.finished is None
+    return held.about(leased.turn.turn_id, leased.session.end_offset if first else 0)
 
 
 async def found(

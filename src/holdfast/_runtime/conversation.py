@@ -48,6 +48,8 @@ class Ended:
     outcome: str  #: silent, failed, cancelled; or aborted, which is decided elsewhere.
     reason: str | None
     hint: str | None
+    #: Tool calls and results on the way: if the turn runs again, it goes on after them.
+    made: tuple[Mapping[str, Any], ...] = ()
 
 
 class Conversation:
@@ -72,7 +74,7 @@ class Conversation:
         Raises:
             FencedError, LeaseLostError: the right to act is gone.
         """
-        attempt = prompt.attempt
+        attempt, self._made = prompt.attempt, list(prompt.made)
         while True:
             try:
                 return await self._ask(replace(prompt, attempt=attempt, made=tuple(self._made)))
@@ -87,7 +89,7 @@ class Conversation:
                 _log.log(level, "turn %s: attempt %d: %s", prompt.turn_id, attempt, error)
                 if not again:
                     hint = error.hint or failover.REASONS[error.reason].hint
-                    return Ended("failed", error.reason, f"{error} — {hint}")
+                    return self._ended("failed", error.reason, f"{error} — {hint}")
                 await asyncio.sleep(
                     failover.backoff_s(
                         attempt=attempt,
@@ -101,7 +103,7 @@ class Conversation:
                 raise
             except Exception as error:  # noqa: BLE001  An agent is anybody's code.
                 _log.exception("turn %s: the agent failed", prompt.turn_id)
-                return Ended("failed", "agent_error", f"{type(error).__name__}: {error}")
+                return self._ended("failed", "agent_error", f"{type(error).__name__}: {error}")
 
     async def _ask(self, prompt: Prompt) -> Said | Ended:
         """One attempt.  The idle bound runs from event to event, but not while tools run."""
@@ -138,5 +140,8 @@ class Conversation:
             case Final(message, _):
                 return Said((*self._made, message), attempt)
             case Silent(reason):
-                return Ended("silent", reason, None)
+                return self._ended("silent", reason, None)
         return None
+
+    def _ended(self, outcome: str, reason: str, hint: str | None) -> Ended:
+        return Ended(outcome, reason, hint, tuple(self._made))

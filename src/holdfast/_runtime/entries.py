@@ -1,10 +1,15 @@
 """
 The entries that Holdfast writes: their form, their ids and their stamp.
 
-Every entry carries `"holdfast": {"turn", "attempt", "token", "seq", "final"?, "seed"?}` at its
-top level; the transcript format keeps unknown fields.  `seq` counts the entries of one turn's
-batch.  Only an entry with `final: true` is a reply; one with `seed: true` is history that the
-turn has brought along, neither its question nor a reply.
+Every entry carries `"holdfast": {"turn", "attempt", "token", "seq", …}` at its top level; the
+transcript format keeps unknown fields.  `seq` counts the entries of one turn's batch.  It says
+more of some entries:
+
+    final      the turn's reply; nothing else is one
+    seed       history that the turn has brought along, neither its question nor a reply
+    salvaged   of a reply whose place was gone; a side entry, never final
+    rebased    of a reply that was put over a rewritten transcript, unseen by its model
+    promoted   a salvaged reply that somebody put onto the branch; `from` is its old id
 """
 
 from __future__ import annotations
@@ -13,15 +18,30 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from holdfast._core.turns import ENDED_BY
 from holdfast._stamps import now_iso, uuid7
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from holdfast.types import Entry, FencingToken, Turn
+    from holdfast._core.branch import Branch
+    from holdfast._core.tree import Tree
+    from holdfast.types import Entry, FencingToken, Leased, Turn
 
-__all__ = ["Stamp", "ended", "question", "reparented", "reply", "seeded"]
+__all__ = [
+    "Stamp",
+    "asked",
+    "ended",
+    "promoted",
+    "question",
+    "rebased",
+    "reparented",
+    "reply",
+    "salvaged",
+    "seeded",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +80,19 @@ def seeded(
     return [*chain, question(turn, stamp, parent)]
 
 
+def asked(
+    leased: Leased, stamp: Stamp, branch: Branch, whole: Callable[[], Tree]
+) -> list[Entry]:
+    """A turn's question; before it its seed, if the session has no message yet."""
+    turn, start = leased.turn, None
+    if leased.seed is not None and not branch.speaks(turn.turn_id):
+        start = whole().seeded(turn.turn_id)
+    if leased.seed is None or start is None:
+        return [question(turn, stamp, branch.leaf)]
+    seed = msgspec.json.decode(leased.seed)
+    return seeded(seed, turn, stamp, branch.leaf, start=start)
+
+
 def reply(
     messages: Sequence[Mapping[str, Any]], stamp: Stamp, parent: str | None
 ) -> list[Entry]:
@@ -90,6 +123,39 @@ def reparented(entries: Sequence[Entry], parent: str | None) -> list[Entry]:
     """Finished entries, put onto another head: only the first one's parent changes."""
     first, *rest = entries
     return [{**first, "parentId": parent}, *rest]
+
+
+def salvaged(entries: Sequence[Entry], parent: str | None) -> list[Entry]:
+    """A finished reply, kept beside the branch: no leaf moves, and it is no reply any more."""
+    return [
+        {**entry, "appendMode": "side", "holdfast": _stamp(entry, salvaged=True)}
+        for entry in reparented(entries, parent)
+    ]
+
+
+def rebased(entries: Sequence[Entry], parent: str | None) -> list[Entry]:
+    """A finished reply, put over a transcript that its model has not seen, and marked so."""
+    *made, last = reparented(entries, parent)
+    marked = [{**entry, "holdfast": _stamp(entry, rebased=True)} for entry in made]
+    return [*marked, {**last, "holdfast": _stamp(last, final=True, rebased=True)}]
+
+
+def promoted(entry: Entry, parent: str | None) -> Entry:
+    """A new entry that says what the salvaged *entry* said.  Not its turn's reply."""
+    stamp = {**_stamp(entry, promoted=True), "from": entry["id"]}
+    kept = {n: v for n, v in entry.items() if n not in {"id", "appendMode", "holdfast"}}
+    return {
+        **kept,
+        "id": uuid7(),
+        "parentId": parent,
+        "timestamp": now_iso(),
+        "holdfast": stamp,
+    }
+
+
+def _stamp(entry: Entry, **more: bool) -> dict[str, Any]:
+    mark = ("turn", "attempt", "token", "seq")
+    return {**{name: entry["holdfast"][name] for name in mark}, **more}
 
 
 def _message(role: str, text: str) -> dict[str, Any]:

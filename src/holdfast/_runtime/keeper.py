@@ -7,6 +7,8 @@ interpreter or the loop for longer than the lease loses it, and is fenced.
 
     beat     every lease_ms / 6
     look     every second: dead owners at once, silent ones by beats, our own leaks
+    frozen   every second: a process that is stopped inside the store; a task of its own,
+             because such a process makes our beats wait
     sweep    every minute: live logs that nobody needs any more, events beyond the bound
 """
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["ADOPT_AFTER_S", "Keeper"]
 
 LOOK_S: Final = 1.0
+LOOK_TWICE_S: Final = 0.25  #: A debugger stops a process for microseconds.
 SWEEP_S: Final = 60.0
 ADOPT_AFTER_S: Final = 2.0  #: A head that its home has not started by then is anybody's.
 EVENTS_MAX: Final = 100_000
@@ -96,6 +99,7 @@ class Keeper:
     async def _live(self) -> None:
         assert self._stopped is not None
         recovery = Recovery(self._store, self._settings, self._ended)
+        watching = asyncio.create_task(self._watch_frozen())
         every_s = min(LOOK_S, self._lease_s / BEATS_PER_LEASE)
         beat_at_s = sweep_at_s = time.monotonic()
         while not self._stopped.is_set():
@@ -116,9 +120,10 @@ class Keeper:
                 await asyncio.wait_for(self._stopped.wait(), every_s)
             except TimeoutError:
                 continue
-        for task in self._ending.values():
+        tasks = [watching, *self._ending.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._ending.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     # --------------------------------------------------------------------------- beats
 
@@ -201,6 +206,21 @@ class Keeper:
                 t for t, since_s in self._heads.items() if now_s - since_s >= ADOPT_AFTER_S
             )
         )
+
+    # ---------------------------------------------------------------------- the frozen
+
+    async def _watch_frozen(self) -> None:
+        """Tell, once each, who is stopped inside the store.  Seen twice, or it is not."""
+        told = None
+        while True:
+            await asyncio.sleep(LOOK_S)
+            found = self._store.frozen_holder()
+            if found is not None:
+                await asyncio.sleep(LOOK_TWICE_S)
+                found = self._store.frozen_holder()
+            if found is not None and found != told:
+                _log.warning("%s", found)
+            told = found
 
     # -------------------------------------------------------------------------- sweeping
 

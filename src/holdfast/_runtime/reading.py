@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from holdfast._core import keys
 from holdfast._runtime import following
+from holdfast._runtime.forks import Home
 from holdfast._runtime.watching import Watchers
 from holdfast.types import TurnId
 
@@ -29,6 +30,7 @@ class Reading:
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self.store, self.settings = store, settings
+        self._home = Home("this open store")
         self._watchers = Watchers(store, settings.lanes)
 
     async def session(self, key: str) -> Session:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from holdfast._runtime.forks import Home
 from holdfast.errors import StoreError
 from holdfast.types import Place
 
@@ -75,6 +76,7 @@ class Receipts:
     def __init__(self, control: ControlStore) -> None:
         self._control = control
         self._waiting: dict[TurnId, asyncio.Future[Turn]] = {}
+        self._home = Home("this receipt")
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -90,6 +92,7 @@ class Receipts:
 
     async def outcome(self, turn_id: TurnId) -> Turn:
         """Wait for the turn's outcome.  Cancellation: safe; the turn goes on."""
+        self._home.check()
         known = self._waiting.get(turn_id)
         if known is None:
             known = self._waiting[turn_id] = asyncio.get_running_loop().create_future()
@@ -141,6 +144,7 @@ class Receipt:
         Raises:
             TimeoutError: not within *timeout_s*; the turn goes on, ask again.
             DrainingError: this process closed while waiting.
+            ForkedError: the receipt was given to the parent of this forked process.
 
         Cancellation:
             Safe; it does not cancel the turn.

@@ -116,17 +116,17 @@ class Recovery:
         token: FencingToken,
         loss: turns.Loss,
     ) -> None:
-        control, tree = self._store.control, held.load()
-        end = tree.ends.get(turn.turn_id)
+        control, left = self._store.control, held.about(turn.turn_id)
+        end = left.ends.get(turn.turn_id)
         if end is not None:
             _log.info("turn %s: its owner had ended it: %s", turn.turn_id, end.outcome)
-            size = held.mark().size
+            size = held.size()
             held.release()
             self._ended(
-                await booking.found(control, session, turn, token, tree, end, size=size)
+                await booking.found(control, session, turn, token, left, end, size=size)
             )
         elif turn.finished is not None:
-            batch = entries.reparented(msgspec.json.decode(turn.finished), tree.leaf)
+            batch = entries.reparented(msgspec.json.decode(turn.finished), held.leaf())
             appended = booking.append_checked(control, held, session, token, batch)
             held.release()
             self._ended(await booking.book_reply(control, turn, token, batch, appended))
@@ -135,7 +135,10 @@ class Recovery:
             await self._requeue(turn, token, loss)
         else:
             assert loss.outcome is not None
-            booking.append_ended(control, held, session, token, turn, loss.outcome, loss.reason)
+            booking.append_ended(
+                control, held, session, token, turn, loss.outcome, loss.reason,
+                leaf=held.leaf(),
+            )  # fmt: skip
             held.release()
             self._ended(await control.end(turn.turn_id, token, loss.outcome, loss.reason, None))
 
@@ -179,11 +182,11 @@ class Recovery:
         try:
             # Under the lock: whoever leases it from now on loads after us, and sees the entry.
             now = self._store.control.turn_now(turn.turn_id)
-            tree = held.load()
-            if now.state != turns.State.ACCEPTED.value or turn.turn_id in tree.ends:
+            left = held.about(turn.turn_id)
+            if now.state != turns.State.ACCEPTED.value or turn.turn_id in left.ends:
                 return
             stamp = entries.Stamp(turn.turn_id, turn.attempts, turn.token or _NO_TOKEN)
-            parent = tree.questions.get(turn.turn_id, tree.leaf)
+            parent = left.questions.get(turn.turn_id) or held.leaf()
             held.append([entries.ended(stamp, parent, outcome, reason, side=True)], final=True)
         finally:
             held.release()

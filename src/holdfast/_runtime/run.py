@@ -130,6 +130,7 @@ def _prompt(turn: Turn, begun: Begun) -> Prompt:
         attempt=turn.attempts,
         model=turn.model,
         instructions=begun.instructions,
+        made=begun.made,
     )
 
 

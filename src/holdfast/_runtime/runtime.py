@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from holdfast._core import keys
@@ -23,7 +22,7 @@ from holdfast._runtime.reading import Reading
 from holdfast._runtime.receipts import Receipts
 from holdfast._runtime.recovery import Recovery
 from holdfast._runtime.runner import Runner
-from holdfast.errors import DrainingError, ForkedError, StoreError
+from holdfast.errors import DrainingError, StoreError
 from holdfast.types import Drained, TurnId
 
 if TYPE_CHECKING:
@@ -71,7 +70,6 @@ class Holdfast(Reading):
         self._background: set[asyncio.Task[Any]] = set()
         self._permanent = True
         self._closing = self._closed = False
-        self._pid = os.getpid()
 
     # ------------------------------------------------------------------ opening, closing
 
@@ -89,15 +87,17 @@ class Holdfast(Reading):
         return self
 
     async def __aexit__(self, *exception: object) -> None:
-        await self.close()
+        if not self._home.left:  # A forked child leaves the block, and nothing else.
+            await self.close()
 
     async def close(self, *, finish_s: float = FINISH_S) -> None:
         """
         Drain (see `drain`) and leave.  Waiting turns stay: another process, or the next
-        start, answers them.  Idempotent.
+        start, answers them.  Idempotent.  ForkedError in a forked child.
         """
-        if self._closed or self._pid != os.getpid():
+        if self._closed:
             return
+        self._home.check()
         self._closed = True
         await self.drain(finish_s=finish_s)
         await self._pump.stop()
@@ -123,6 +123,7 @@ class Holdfast(Reading):
         Cancellation:
             Draining goes on; turns that run are put back when the process closes.
         """
+        self._home.check()
         if not self._closing:
             self._closing = True
             try:
@@ -139,6 +140,7 @@ class Holdfast(Reading):
 
     async def dismiss(self) -> None:
         """Tell whoever still waits or watches here to do so elsewhere.  Idempotent."""
+        self._home.check()
         self._receipts.close(DrainingError())
         await self._watchers.close()
 
@@ -286,8 +288,7 @@ class Holdfast(Reading):
         return admitted
 
     def _check_usable(self) -> None:
-        if self._pid != os.getpid():
-            raise ForkedError(what="this open store")
+        self._home.check()
         if self._closing:
             raise DrainingError
 
@@ -333,6 +334,7 @@ class Holdfast(Reading):
 
     async def change(self) -> None:
         """Until something may have changed in the store: a hint, or the poll behind it."""
+        self._home.check()
         await self._pump.change()
 
     def took(self, turn_id: TurnId) -> None:

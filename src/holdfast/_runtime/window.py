@@ -9,17 +9,26 @@ when the effect in flight has been answered.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from holdfast._core.window import Effect, Signal, State, Window
-from holdfast.errors import LockWaitError, TakeoverError
+from holdfast.errors import LockWaitError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Mapping
 
+    from holdfast.errors import TakeoverError
     from holdfast.types import Advance
 
 __all__ = ["PromptWindow", "WindowPort"]
+
+
+#: What a comparison says to the machine.
+_SAID: Final[Mapping[Advance, Signal]] = {
+    "same": Signal.OK,
+    "appended": Signal.APPENDED,
+    "rewritten": Signal.REWRITTEN,
+}
 
 
 class WindowPort(Protocol):
@@ -31,7 +40,14 @@ class WindowPort(Protocol):
         """Raises LockWaitError when it was not had within the settle bound."""
         ...
 
-    def compare(self) -> Advance: ...
+    async def compare(self) -> Advance:
+        """What has happened since the mark.  Under the lock; may hash a file, off the loop."""
+        ...
+
+    def takeover(self) -> TakeoverError:
+        """After `compare` has said ``rewritten``: what to raise."""
+        ...
+
     async def keep(self) -> None:
         """
         The lock is slow: store what is finished, and say whether to go on waiting.
@@ -48,9 +64,10 @@ class PromptWindow:
     One window: `open`, let the model talk, `close`.  After any exception nothing is held.
     """
 
-    def __init__(self, port: WindowPort) -> None:
+    def __init__(self, port: WindowPort, *, opened: bool = False) -> None:
+        """*opened*: it stands open already, after a `close` that contention refused."""
         self._port = port
-        self._window = Window()
+        self._window = Window(State.OPEN if opened else State.HELD)
         self._cause: BaseException | None = None  # The first; what follows is an echo.
         self._advance: Advance = "same"
 
@@ -96,11 +113,12 @@ class PromptWindow:
     async def _perform(self, effect: Effect) -> Signal | None:
         match effect:
             case Effect.KEEP:
-                return await self._guarded(self._port.keep(), None)
+                await self._answered(self._keep())
+                return None
             case Effect.ACQUIRE if self._cause is None:
-                return await self._guarded(self._port.acquire(), Signal.OK)
-            case Effect.ACQUIRE:  # KEEP has ended the wait.
-                return Signal.BAD
+                return await self._answered(self._acquire())
+            case Effect.COMPARE:
+                return await self._answered(self._compare())
             case Effect.REPORT_LEAK:
                 self._port.report_leak()
                 return None
@@ -116,37 +134,41 @@ class PromptWindow:
                 self._port.take_mark()
             case Effect.RELEASE:
                 self._port.release()
-            case Effect.COMPARE:
-                self._advance = self._port.compare()
-                if self._advance == "rewritten":
-                    self._blame(TakeoverError(path="", detail="our question is gone from it"))
-                    return Signal.REWRITTEN
-                if self._advance == "appended":
-                    return Signal.APPENDED
+            case Effect.ACQUIRE:
+                return Signal.BAD  # KEEP has ended the wait.
         return Signal.OK
 
-    async def _guarded(
-        self, work: Coroutine[Any, Any, None], done: Signal | None
-    ) -> Signal | None:
-        """Await *work* to its end; our own cancellation becomes an abort, not a tear."""
-        task = asyncio.create_task(work)
-        while not task.done():
-            try:
-                await asyncio.wait({task})
-            except asyncio.CancelledError as error:
-                self._blame(error)
-                self._window.abort()
-                task.cancel()
-        if task.cancelled():
-            self._blame(asyncio.CancelledError())
-            return Signal.BAD if done is not None else None
-        failure = task.exception()
-        if failure is None:
-            return done
-        if isinstance(failure, LockWaitError) and done is not None:
+    async def _keep(self) -> Signal:
+        await self._port.keep()
+        return Signal.OK
+
+    async def _acquire(self) -> Signal:
+        try:
+            await self._port.acquire()
+        except LockWaitError:
             return Signal.SLOW
-        self._blame(failure)
-        return Signal.BAD if done is not None else None
+        return Signal.OK
+
+    async def _compare(self) -> Signal:
+        self._advance = await self._port.compare()
+        if self._advance == "rewritten":
+            self._blame(self._port.takeover())
+        return _SAID[self._advance]
+
+    async def _answered(self, work: Coroutine[Any, Any, Signal]) -> Signal:
+        """
+        What *work* answers; BAD for what it raises.  Our own cancellation becomes an abort.
+
+        What is awaited here can be cancelled at any moment, and then holds nothing.
+        """
+        try:
+            return await work
+        except asyncio.CancelledError as error:
+            self._blame(error)
+            self._window.abort()
+        except BaseException as error:  # noqa: BLE001  The first cause is raised by open/close.
+            self._blame(error)
+        return Signal.BAD
 
     def _blame(self, error: BaseException) -> None:
         if self._cause is None:

@@ -43,12 +43,14 @@ _COMMANDS: Final = {
     "serve": "Answer over HTTP, with a page and an OpenAI-compatible door.",
     "chat": "Talk in the terminal; several may share a session.",
     "send": "Send a message and print the reply.",
+    "doctor": "Look for everything that is wrong with a store.",
     "race": "Let lanes meet on one session, and count what was lost.",
     "bench": "Measure this machine: lock, turn, admission, start.",
 }
 _GROUPS: Final = {
-    "sessions": "List, show, follow and verify conversations.",
+    "sessions": "List, show, verify, repair, export and import conversations.",
     "turns": "List, show and cancel messages and what became of them.",
+    "locks": "Show who has which write lock, and what a waiter would get.",
     "config": "Show and check the settings, and where each comes from.",
     "lab": "Stand-ins to try a runtime with.",
 }

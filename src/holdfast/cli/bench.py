@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 import typer
 
@@ -19,11 +20,24 @@ class What(StrEnum):
     """What can be measured."""
 
     LOCK = "lock"
+    APPEND = "append"
+    OPEN = "open"
     TURN = "turn"
     ADMISSION = "admission"
     SERVE = "serve"
     START = "start"
     ALL = "all"
+
+
+_WHERE: Final = {
+    What.LOCK: "bench_lock",
+    What.APPEND: "bench_size",
+    What.OPEN: "bench_size",
+    What.TURN: "bench_turn",
+    What.ADMISSION: "bench_admission",
+    What.SERVE: "bench_serve",
+    What.START: "bench_start",
+}
 
 
 def bench(
@@ -55,27 +69,13 @@ def bench(
 
 
 def _measure(what: What, directory: str | None, *, quick: bool) -> Mapping[str, Any]:
-    match what:
-        case What.LOCK:
-            from holdfast.lab.bench_lock import bench_lock
-
-            return bench_lock(directory, quick=quick)
-        case What.TURN:
-            from holdfast.lab.bench_turn import bench_turn
-
-            return bench_turn(directory, quick=quick, report=output.note)
-        case What.ADMISSION:
-            from holdfast.lab.bench_admission import bench_admission
-
-            return bench_admission(directory, quick=quick, report=output.note)
-        case What.SERVE:
-            from holdfast.lab.bench_serve import bench_serve
-
-            return bench_serve(directory, quick=quick, report=output.note)
-        case _:
-            from holdfast.lab.bench_start import bench_start
-
-            return bench_start(quick=quick, report=output.note)
+    module = import_module(f"holdfast.lab.{_WHERE[what]}")  # Loaded on use.
+    measure = getattr(module, f"bench_{what.value}")
+    if what is What.START:
+        found = measure(quick=quick, report=output.note)
+    else:
+        found = measure(directory, quick=quick, report=output.note)
+    return cast("Mapping[str, Any]", found)
 
 
 def _print(found: Mapping[str, Any], indent: str = "  ") -> None:

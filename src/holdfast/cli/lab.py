@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from holdfast.cli import output
 from holdfast.errors import BadRequestError
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(name="lab", help="Stand-ins to try a runtime with.", no_args_is_help=True)
+app = typer.Typer(
+    name="lab", help="Try a runtime: stand-ins, and demonstrations.", no_args_is_help=True
+)
 
 # Lines of 76 characters: a terminal shows them as they stand here.
 _SCRIPT_HELP = """\
@@ -58,9 +61,48 @@ repeat   true: not used up by a request
 """
 
 
-@app.callback()
-def _lab() -> None:
-    """Keeps `model-server` a command of its own while it is the only one."""
+@app.command("list")
+def list_(as_json: output.Json = False) -> None:
+    """List what `lab run` can run."""
+    from holdfast.lab.proofs import PROOFS
+
+    if as_json:
+        found = [
+            {"name": name, "thread": proof.thread, "about": proof.about}
+            for name, proof in PROOFS.items()
+        ]
+        output.emit({"scenarios": found})
+        return
+    output.table(
+        ("NAME", "THREAD", "ABOUT"),
+        ((name, proof.thread, proof.about) for name, proof in PROOFS.items()),
+    )
+
+
+@app.command()
+def run(
+    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="See `lab list`.")],
+    as_json: output.Json = False,
+) -> None:
+    """
+    Run demonstrations of the founding threads on this code: there, here, every event's time.
+
+    Exit code 1 unless each of them passes.  With --json one object a line.
+
+    \b
+    holdfast lab run proof-same-file
+    holdfast lab run proof-dispose proof-contention proof-eio --json
+    """
+    from holdfast.lab.proofs import checked, run_proof
+
+    passed = True
+    for name in checked(names):
+        found = run_proof(name, None if as_json else output.say)
+        passed = passed and found["passed"]
+        if as_json:
+            output.emit(found)
+    if not passed:
+        raise typer.Exit(1)
 
 
 @app.command("model-server", help=_SCRIPT_HELP)

@@ -72,10 +72,24 @@ _STEERS: Final = re.compile(r"(?!\x1b\[\d{1,2}m)[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def where(store: str | None) -> str:
-    """The state directory that a command works on."""
-    from holdfast.config import default_store
+    """
+    The state directory that a command works on.
 
-    return store or default_store()
+    Raises:
+        BadSettingError: a memory store, which would be gone with the command that made it.
+    """
+    from holdfast.config import default_store
+    from holdfast.errors import BadSettingError
+
+    found = store or default_store()
+    if found.partition(":")[:2] == ("memory", ":"):
+        raise BadSettingError(
+            key="store",
+            value=found,
+            allowed="a state directory; a memory store is for programs that open it"
+            " themselves, with holdfast.open: a command's would be gone when it ends",
+        )
+    return found
 
 
 def settings(config: str | None = None, flags: Mapping[str, Any] | None = None) -> Settings:

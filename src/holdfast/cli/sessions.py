@@ -1,4 +1,9 @@
-"""`holdfast sessions`: conversations, as they stand.  Reading only: nothing is changed."""
+"""
+`holdfast sessions`: conversations, as they stand.
+
+What is here only reads.  `sessions_verify.py` checks, `sessions_export.py` writes out, and
+`sessions_tend.py` repairs, brings in and takes away.
+"""
 
 from __future__ import annotations
 
@@ -6,36 +11,35 @@ import json
 import os
 import time
 from textwrap import indent
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from holdfast.cli import output
-from holdfast.errors import BadKeyError, BadTranscriptError, NotFoundError
+from holdfast.cli import output, sessions_export, sessions_tend, sessions_verify
+from holdfast.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from holdfast._core.verify import Report
     from holdfast.backends.files.reading import FilesReading
     from holdfast.types import Entry, Session
 
 __all__ = ["app"]
 
 FOLLOW_S: Final = 0.25  #: Between two looks at a transcript's size.
-SETTLE_TRIES: Final = 3  #: A torn tail that still grows is a write under way.
 LAST_ENTRIES: Final = 5
 SHORT_ID_CHARS: Final = 13  #: Of a turn's id: down to the millisecond.
 _STYLES: Final = {"user": "bold", "assistant": "green"}
 
 app = typer.Typer(
     help="""\
-Conversations: list, show, follow, verify.  Nothing is locked or changed.
+Conversations: list, show, follow, verify, export; repair, import, delete.
 
 \b
 holdfast sessions list
 holdfast sessions tail main --follow
 holdfast sessions verify
+holdfast sessions repair state/agents/main/sessions/….jsonl --dry-run
+
+The first five lock and change nothing.
 """
 )
 
@@ -127,105 +131,11 @@ def tail(
                 tell(entry)
 
 
-@app.command()
-def verify(
-    what: Annotated[
-        str | None, typer.Argument(metavar="KEY|FILE", help="Default: every session.")
-    ] = None,
-    store: output.Store = None,
-    as_json: output.Json = False,
-) -> None:
-    """
-    Check transcripts: lines that do not parse, ids, parents, replies without their question.
-
-    FILE is any transcript: it holds a / or ends in .jsonl.  Exit code 1 if anything is wrong.
-    """
-    files = [
-        {
-            "path": path,
-            "entries": report.entries,
-            "problems": [
-                {"line": p.line, "code": p.code, "detail": p.detail} for p in report.problems
-            ],
-        }
-        for path, report in _reports(what, store)
-    ]
-    ok = not any(file["problems"] for file in files)
-    if as_json:
-        output.emit({"files": files, "ok": ok})
-    else:
-        _print_reports(files)
-    if not ok:
-        raise typer.Exit(1)
-
-
-def _print_reports(files: list[dict[str, Any]]) -> None:
-    for file in files:
-        verdict = "ok" if not file["problems"] else f"{len(file['problems'])} problem(s)"
-        painted = output.paint(verdict, "red" if file["problems"] else "green")
-        output.say(f"{file['path']}: {file['entries']} entries: {painted}")
-        for problem in file["problems"]:
-            output.say(f"  line {problem['line']}: {problem['code']}: {problem['detail']}")
-    if not files:
-        output.note("holdfast: no sessions yet")
-
-
-def _reports(what: str | None, store: str | None) -> Iterator[tuple[str, Report]]:
-    if what is not None and _is_file(what):
-        yield what, _settled(what)
-        return
-    if what is None:
-        reading = output.opened(store)
-        wanted = [session for session, _ in reading.sessions()]
-    else:
-        reading, one = _session(store, what)
-        wanted = [one]
-    for session in wanted:
-        yield _checked(reading, session)
-
-
-def _is_file(what: str) -> bool:
-    from holdfast._core import keys
-
-    if "/" in what or what.endswith(".jsonl"):
-        return True
-    try:
-        keys.canonical(what)
-    except BadKeyError:
-        return os.path.isfile(what)
-    return False
-
-
-def _settled(path: str) -> Report:
-    """What is wrong with a file that may be written to at this moment."""
-    from holdfast._core.verify import verify as check
-    from holdfast.backends.files.reading_files import read_transcript
-
-    data = read_transcript(path)
-    for _ in range(SETTLE_TRIES):
-        if data.endswith(b"\n"):
-            break
-        again = read_transcript(path)
-        if again == data:
-            break
-        data = again
-    return check(data)
-
-
-def _checked(reading: FilesReading, session: Session) -> tuple[str, Report]:
-    """One session of many: a file that cannot be read is a finding, not the end."""
-    from holdfast._core.verify import Problem, Report
-
-    path = os.path.join(reading.where, session.transcript)
-    try:
-        return path, _settled(reading.path(session))
-    except NotFoundError:
-        if not session.end_offset:
-            return path, Report(0, ())  # Nothing has run yet; the first turn makes it.
-        detail = f"the file is gone, though {session.end_offset} bytes were committed to it"
-        return path, Report(0, (Problem(0, "missing", detail),))
-    except BadTranscriptError as error:
-        return path, Report(0, (Problem(0, "unreadable", error.detail),))
+app.command()(sessions_verify.verify)
+app.command()(sessions_export.export)
+app.command()(sessions_tend.repair)
+app.command("import")(sessions_tend.bring)
+app.command()(sessions_tend.delete)
 
 
 # ------------------------------------------------------------------------------ entries

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import suppress
 from dataclasses import asdict
 from textwrap import indent
@@ -16,18 +17,19 @@ from holdfast.errors import BadRequestError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from holdfast._core.salvage import Salvage
     from holdfast._core.settings import Settings
+    from holdfast._runtime.promoting import Promoted
     from holdfast.backends.files.reading import FilesReading
-    from holdfast.types import Owner, Place, Turn
+    from holdfast.types import Owner, Place, Turn, TurnId
 
 __all__ = ["app"]
 
 CANCEL_WAIT_S: Final = 5.0  #: A running turn ends within its settle bound; then we say so.
-_BLOBS: Final = ("finished", "salvaged")
 
 app = typer.Typer(
     help="""\
-Messages and what became of them: list, show, cancel.
+Messages and what became of them: list, show, cancel, promote.
 
 \b
 holdfast turns list --session main
@@ -94,14 +96,18 @@ def show(id_: Id, store: output.Store = None, as_json: output.Json = False) -> N
     if as_json:
         output.emit(told)
         return
-    long = ("text", "reply")
+    long = ("text", "reply", "salvaged")
     for name, value in told.items():
         if name not in long and value is not None and value is not False:
             output.say(f"{name:<16}{output.cut(str(value), 400)}")
-    for name in long:
+    for name in long[:2]:
         if told[name]:
             output.say(f"\n{output.paint(name, 'bold')}")
             output.say(indent(told[name], "  "))
+    for kept in told["salvaged"]:
+        title = f"salvaged from attempt {kept['attempt']}, in {_where(kept)}"
+        output.say(f"\n{output.paint(title, 'bold')}")
+        output.say(indent(kept["text"] or "(tool calls and results only)", "  "))
 
 
 @app.command()
@@ -125,6 +131,33 @@ def cancel(id_: Id, store: output.Store = None, as_json: output.Json = False) ->
         output.note(f"holdfast: turn {turn_id} has ended already: {turn.outcome}")
     if turn.outcome not in {None, "cancelled"}:
         raise typer.Exit(1)
+
+
+@app.command()
+def promote(id_: Id, store: output.Store = None, as_json: output.Json = False) -> None:
+    """
+    Put a salvaged reply into the transcript, as a new entry at its end.
+
+    For a reply whose transcript was rewritten while its model talked; `show` lists them.  The
+    turn keeps the outcome it has.  A second time nothing is written.
+    """
+    settings = output.settings()
+    turn_id = output.opened(store).turn(id_, settings.lanes)[0].turn_id
+    done = asyncio.run(_promote(output.where(store), settings, turn_id))
+    if as_json:
+        output.emit(asdict(done))
+    elif done.fresh:
+        output.say(f"{turn_id}: promoted as entry {done.entry}")
+    else:
+        output.say(f"{turn_id}: was promoted before, as entry {done.entry}")
+
+
+async def _promote(where: str, settings: Settings, turn_id: TurnId) -> Promoted:
+    from holdfast import _assemble
+    from holdfast._runtime.promoting import promote
+
+    async with _assemble.opened(where, settings) as hf:
+        return await promote(hf.store, settings, turn_id)
 
 
 async def _cancel(where: str, settings: Settings, turn_id: str) -> Turn:
@@ -182,6 +215,8 @@ def _listed(turn: Turn, place: dict[str, Any]) -> dict[str, Any]:
 
 
 def _told(reading: FilesReading, turn: Turn, place: dict[str, Any]) -> dict[str, Any]:
+    from holdfast._core import salvage
+
     row = {n: v for n, v in asdict(turn).items() if n not in {"session_key", "agent_id"}}
     owner = reading.owner(turn.owner_id) if turn.owner_id else None
     home = reading.owner(turn.home) if turn.home else None
@@ -190,12 +225,31 @@ def _told(reading: FilesReading, turn: Turn, place: dict[str, Any]) -> dict[str,
         "session": turn.session_key,
         "agent": turn.agent_id,
         **row,
-        **{name: getattr(turn, name) is not None for name in _BLOBS},
+        "finished": turn.finished is not None,
+        "salvaged": [_kept(reading, each) for each in salvage.read(turn.salvaged)],
         **place,
         "owner": _process(owner),
         "home_process": _process(home),
         "live_log": reading.live_log(turn.turn_id),
     }
+
+
+def _kept(reading: FilesReading, kept: Salvage) -> dict[str, Any]:
+    return {
+        "attempt": kept.attempt,
+        "where": kept.where,
+        "file": None if kept.file is None else os.path.join(reading.where, kept.file),
+        "entries": list(kept.ids),
+        "text": kept.text,
+        "tool_messages": len(kept.made) or max(len(kept.entries) - 1, 0),
+    }
+
+
+def _where(kept: Mapping[str, Any]) -> str:
+    """Where a person finds it."""
+    if kept["where"] == "transcript":
+        return f"the transcript, beside the branch: {', '.join(kept['entries'])}"
+    return kept["file"] or "the turn's row"
 
 
 def _process(owner: Owner | None) -> str | None:

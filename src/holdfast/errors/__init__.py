@@ -6,6 +6,7 @@ HoldfastError                 never raised directly: code, fields, advice, hint
 │   ├── LockWaitError             the write lock was not had
 │   │   ├── LockTimeoutError        within the deadline; names the holder
 │   │   └── LockStaleError          a live owner overstays; row and reasons
+│   ├── AbortedError              this attempt is over; it may do nothing more
 │   ├── OwnerWaitError            the prompt windows before ours did not end in time
 │   ├── LockLostError             our claim was taken from under us; nothing was written
 │   ├── LeaseLostError            our turn's lease moved on
@@ -15,7 +16,8 @@ HoldfastError                 never raised directly: code, fields, advice, hint
 │   ├── QueueFullError            the session's queue is at its bound; no row was made
 │   ├── DeadlockError             waiting for what only the waiter can release
 │   ├── DrainingError             this process takes no new work
-│   └── RejectedError             policy `reject` met a busy session; no row was made
+│   ├── RejectedError             policy `reject` met a busy session; no row was made
+│   └── SessionBusyError          its turns run or wait; nothing was changed
 ├── ProviderError               a model provider failed; another attempt may succeed
 ├── StoreError                  the state directory or its medium failed
 │   ├── UnavailableError          no answer in time; the same call may work later
@@ -38,6 +40,7 @@ logs, exit codes and HTTP carry.  An error is never recognised by its text.
 from __future__ import annotations
 
 from holdfast.errors.coordination import (
+    AbortedError,
     ClaimUnknownError,
     CoordinationError,
     DeadlockError,
@@ -51,6 +54,7 @@ from holdfast.errors.coordination import (
     OwnerWaitError,
     QueueFullError,
     RejectedError,
+    SessionBusyError,
     TakeoverError,
 )
 from holdfast.errors.input import (
@@ -86,6 +90,7 @@ from holdfast.errors.store import (
 )
 
 __all__ = [
+    "AbortedError",
     "Advice",
     "BadKeyError",
     "BadRequestError",
@@ -114,6 +119,7 @@ __all__ = [
     "QueueFullError",
     "ReadOnlyError",
     "RejectedError",
+    "SessionBusyError",
     "SharedFilesystemError",
     "StoreError",
     "TakeoverError",

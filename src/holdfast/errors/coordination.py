@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from holdfast.errors.root import Advice, HoldfastError
 
 __all__ = [
+    "AbortedError",
     "ClaimUnknownError",
     "CoordinationError",
     "DeadlockError",
@@ -21,8 +22,11 @@ __all__ = [
     "OwnerWaitError",
     "QueueFullError",
     "RejectedError",
+    "SessionBusyError",
     "TakeoverError",
 ]
+
+TURNS_NAMED: Final = 5  #: In one line, of many.
 
 
 @dataclass(kw_only=True, eq=False)
@@ -89,6 +93,21 @@ class LockStaleError(LockWaitError):
 
 
 @dataclass(kw_only=True, eq=False)
+class AbortedError(CoordinationError):
+    """This attempt is over: it may write nothing, show nothing and start no tool."""
+
+    code: ClassVar[str] = "aborted"
+    advice: ClassVar[Advice] = Advice.STOP
+
+    path: str
+    reason: str
+    hint: str = "begin another attempt"
+
+    def __str__(self) -> str:
+        return f"{self.path}: this attempt is over ({self.reason})"
+
+
+@dataclass(kw_only=True, eq=False)
 class OwnerWaitError(CoordinationError):
     """The prompt windows before ours did not end within the caller's one total deadline."""
 
@@ -105,16 +124,22 @@ class OwnerWaitError(CoordinationError):
 
 @dataclass(kw_only=True, eq=False)
 class LockLostError(CoordinationError):
-    """Our claim no longer stands at its path: somebody removed it.  Nothing was written."""
+    """
+    The write lock is not ours any more.  Nothing was written.
+
+    Our claim no longer stands at its path because somebody removed it, or the hold was ended
+    (by the watchdog, by an abort), or it was released.
+    """
 
     code: ClassVar[str] = "lock_lost"
     advice: ClassVar[Advice] = Advice.STOP
 
     path: str
+    detail: str = "our claim was removed while we held the write lock"
     hint: str = "find what removes .lock files of live processes; Holdfast never does"
 
     def __str__(self) -> str:
-        return f"{self.path}: our claim was removed while we held the write lock"
+        return f"{self.path}: {self.detail}"
 
 
 @dataclass(kw_only=True, eq=False)
@@ -225,3 +250,20 @@ class RejectedError(CoordinationError):
 
     def __str__(self) -> str:
         return f"{self.session} is busy and the policy is reject; not accepted"
+
+
+@dataclass(kw_only=True, eq=False)
+class SessionBusyError(CoordinationError):
+    """Turns of the session run or wait.  Nothing was changed."""
+
+    code: ClassVar[str] = "session_busy"
+    status: ClassVar[int] = 409
+
+    session: str
+    turns: list[str]  #: Their ids.
+    hint: str = "wait until they have ended, or cancel them first"
+
+    def __str__(self) -> str:
+        more = len(self.turns) - TURNS_NAMED
+        named = ", ".join(self.turns[:TURNS_NAMED]) + (f" and {more} more" if more > 0 else "")
+        return f"{self.session} is busy with {named}; nothing was changed"

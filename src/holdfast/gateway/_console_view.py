@@ -204,7 +204,9 @@ def _said(message: Mapping[str, Any]) -> str:
     """The text; what is neither text nor shown elsewhere is named."""
     known = {"text", "toolCall", "thinking"}
     others = [
-        f"[{_text(p.get('type'))}]" for p in _parts(message) if p.get("type") not in known
+        f"[{_text(p.get('type'))}]"
+        for p in _parts(message)
+        if _text(p.get("type")) not in known
     ]
     return "\n".join(filter(None, (text_of(message), *others)))
 

@@ -1,4 +1,4 @@
-"""The objects of `/openapi.json`."""
+"""The objects of `/openapi.json`, and what its statuses mean."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from holdfast._core.turns import OUTCOMES, State
 
-__all__ = ["SCHEMAS"]
+__all__ = ["SCHEMAS", "WHY"]
 
 Json = dict[str, Any]
 
@@ -47,6 +47,33 @@ _SESSION: Final = _object(
     optional=("aliases",),
 )
 _ENTRY: Final = _object({"cursor": _TEXT, "entry": {"type": "object"}})
+_MAYBE_COUNT: Final[Json] = {"type": ["integer", "null"], "minimum": 0}
+_LOCK: Final = _object(
+    {
+        "path": _TEXT,
+        "holder": _object(
+            {
+                "pid": _MAYBE_COUNT,
+                "host": _MAYBE_TEXT,
+                "run_id": _MAYBE_TEXT,
+                "lane": _MAYBE_TEXT,
+                "stopped": {"type": ["boolean", "null"]},
+            }
+        ),
+        "age_ms": _MAYBE_COUNT,
+        "promised_ms": _MAYBE_COUNT,
+        "reasons": _list(_TEXT),
+        "verdict": {"enum": ["wait", "report", "reclaim"]},
+        "row": _MAYBE_TEXT,
+        "claim": _MAYBE_TEXT,
+        "latch": _object(
+            {"state": {"enum": ["held", "free", "unknown"]}, "pids": _list(_COUNT)}
+        ),
+        "waiting": _MAYBE_COUNT,
+        "says": _TEXT,
+        "outlook": _TEXT,
+    }
+)
 _CHAT_MESSAGE: Final = _object(
     {"role": _TEXT, "content": {"type": ["string", "array", "null"]}}, optional=("content",)
 )
@@ -97,6 +124,7 @@ SCHEMAS: Final[Json] = {
     ),
     "Session": _SESSION,
     "Sessions": _object({"sessions": _list(_SESSION), "next": _MAYBE_TEXT}),
+    "Locks": _object({"locks": _list(_LOCK)}),
     "Entries": _object({"entries": _list(_ENTRY), "next": _TEXT}),
     "CompletionRequest": _object(
         {
@@ -137,4 +165,22 @@ SCHEMAS: Final[Json] = {
             "hint": _TEXT,
         }
     ),
+}
+
+#: What a status means.
+WHY: Final = {
+    400: "Not of the form that was asked for.",
+    401: "No token, or not this server's.",
+    403: "Host or Origin is not a name of this server.",
+    404: "There is no such thing.",
+    405: "This path takes another method.",
+    408: "The body came too slowly.",
+    409: "Refused: policy `reject` met a busy session, or the idempotency key was used before.",
+    413: "Too large.",
+    422: "Cannot be accepted: a key, field, lane, policy or agent.",
+    429: "The session's queue is full.  See Retry-After.",
+    431: "Too many header fields.",
+    502: "The model's provider failed, and the turn with it.",
+    503: "Busy, draining, or the store did not answer.  See Retry-After.",
+    507: "The disk is full.",
 }

@@ -92,6 +92,13 @@ class _Collected:
             ("contended", "Write locks that were not had at once.", self._holds.contended),
             ("timeouts", "Write locks that were not had in time.", self._holds.timeouts),
             ("reclaimed", "Claims of dead owners, replaced.", self._holds.reclaimed),
+            (
+                "watchdog_aborts",
+                "Holds that were ended because they passed max_hold_ms.",
+                self._holds.watchdog_aborts,
+            ),
+            ("long_holds", "Write locks held for more than 1 s.", self._holds.long_holds),
+            ("stale_reports", "Waiters told of a stale lock.", self._holds.stale_reports),
         ):
             yield CounterMetricFamily(f"holdfast_write_lock_{name}", told, value=count)
 

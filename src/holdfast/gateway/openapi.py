@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse
 from holdfast import __version__
 from holdfast._core.keys import KEY_CHARS_MAX
 from holdfast._core.settings import POLICIES
-from holdfast.gateway._openapi_schemas import SCHEMAS
+from holdfast.gateway._openapi_schemas import SCHEMAS, WHY
 from holdfast.gateway.messages import WAIT_MAX_S
 from holdfast.gateway.sessions import PAGE_MAX
 
@@ -27,22 +27,6 @@ __all__ = ["document", "show"]
 
 Json = dict[str, Any]
 
-_WHY: Final = {
-    400: "Not of the form that was asked for.",
-    401: "No token, or not this server's.",
-    403: "Host or Origin is not a name of this server.",
-    404: "There is no such thing.",
-    405: "This path takes another method.",
-    408: "The body came too slowly.",
-    409: "Refused: policy `reject` met a busy session, or the idempotency key was used before.",
-    413: "Too large.",
-    422: "Cannot be accepted: a key, field, lane, policy or agent.",
-    429: "The session's queue is full.  See Retry-After.",
-    431: "Too many header fields.",
-    502: "The model's provider failed, and the turn with it.",
-    503: "Busy, draining, or the store did not answer.  See Retry-After.",
-    507: "The disk is full.",
-}
 #: What may be a key, nearly; `_core/keys.py` has the whole grammar.
 _WORD: Final = r"[^:/\\\s\x00-\x20\x7f-\xa0]+"
 _KEY: Final = rf"^(main|agent:[a-z0-9][a-z0-9_-]{{0,63}}(:{_WORD})+|hook:[0-9a-f-]{{36}})$"
@@ -69,7 +53,7 @@ def document() -> Json:
             " percent-encoded.",
         },
         "security": [{"token": []}],
-        "paths": {**_sessions(), **_turns(), **_openai(), **_process()},
+        "paths": {**_sessions(), **_turns(), **_locks(), **_openai(), **_process()},
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "schemas": SCHEMAS,
@@ -174,6 +158,20 @@ def _turns() -> Json:
                 refused,
             )
         },
+    }
+
+
+def _locks() -> Json:
+    return {
+        "/v1/locks": {
+            "get": _operation(
+                "listLocks",
+                "Write locks: who has them, and what a waiter would get",
+                [],
+                {"200": _json("Locks", "All of them, by path.")},
+                (*_GUARDED, *_STORE),
+            )
+        }
     }
 
 
@@ -284,7 +282,7 @@ def _operation(
 ) -> Json:
     problems = {
         str(status): {
-            "description": _WHY[status],
+            "description": WHY[status],
             "content": {"application/problem+json": {"schema": _ref("Problem")}},
         }
         for status in sorted(refused)

@@ -18,21 +18,23 @@ import fcntl
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 import statistics
-import tempfile
 import time
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.backends.files import fs, spare
 from holdfast.backends.files.write_lock import WriteLock
+from holdfast.lab.bench_size import prompt_windows
+from holdfast.lab.figures import quiet, scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.connection import Connection
     from multiprocessing.synchronize import Barrier, Event
+
+    from holdfast.lab.figures import Report
 
     Worker = Callable[[int, str, float, Barrier, Connection], None]
 
@@ -49,31 +51,28 @@ CLAIM: Final = b"x" * spare.SIZE
 START_S: Final = 30.0
 
 
-def bench_lock(directory: str | None, *, quick: bool) -> dict[str, Any]:
+def bench_lock(directory: str | None, *, quick: bool, report: Report = quiet) -> dict[str, Any]:
     """
     Measure the write lock.
 
     Args:
-        directory: where to make a scratch directory; None: the current one, because the
-            system's temporary directory is often memory.
+        directory: where to make a scratch directory; None: on a disk somewhere.
         quick: a tenth of the rounds, for a look.
 
     Returns:
         The JSON of `holdfast bench lock`: microseconds, milliseconds and counts.
     """
-    scratch = tempfile.mkdtemp(prefix="holdfast-bench-", dir=directory or os.getcwd())
-    try:
+    with scratch(directory) as where:
         return {
-            "uncontended": _uncontended(scratch, rounds=500 if quick else 5_000),
-            "contended": _contended(scratch, _append_worker, seconds=2.0 if quick else 10.0),
+            "uncontended": _uncontended(where, rounds=500 if quick else 5_000),
+            "contended": _contended(where, _append_worker, seconds=2.0 if quick else 10.0),
             "contended_async": _contended(
-                scratch, _append_on_a_loop_worker, seconds=2.0 if quick else 10.0
+                where, _append_on_a_loop_worker, seconds=2.0 if quick else 10.0
             ),
-            "paced": _paced(scratch, seconds=1.0 if quick else 10.0),
-            "reclaim": _reclaim(scratch, rounds=5 if quick else 20),
+            "paced": _paced(where, seconds=1.0 if quick else 10.0),
+            "prompt_window": prompt_windows(where, quick=quick, report=report),
+            "reclaim": _reclaim(where, rounds=5 if quick else 20),
         }
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 # ------------------------------------------------------------------ uncontended

@@ -7,6 +7,8 @@ six in a hundred contended replies dropped in silence).
 
     guard=off     nobody coordinates: read the transcript, append the question, call the model,
                   append the reply
+    guard=fence   a lock around each write, and a fingerprint that tells after the model call
+                  whether anybody else has written: then the reply is dropped (a takeover)
     guard=turns   the same messages through Holdfast
 
 Nothing here counts while it runs.  The numbers come from reading the transcript afterwards,
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GUARDS", "picture", "run_race", "verdict"]
 
-GUARDS: Final = ("off", "turns")
+GUARDS: Final = ("off", "fence", "turns")
 LANES_MAX: Final = 16  #: Each is a process with a model client: some 100 MB.
 TURNS_MAX: Final = 1_000
 
@@ -80,21 +82,21 @@ def run_race(
     with nullcontext(directory) if directory else scratch(None) as state:
         assert state is not None
         os.makedirs(state, mode=0o700, exist_ok=True)
-        path = _off(state, names, turns) if guard == "off" else _turns(state, names, turns)
+        path, takeovers = _raced(guard, state, names, turns)
         facts = oracle.read(path)
     for line in picture(facts, [label for label, _, _ in names]):
         told(line)
     if directory:
         told(f"transcript: {path}")
-    told(verdict(guard, facts))
-    return _result(guard, lanes, turns, facts)
+    told(verdict(guard, facts, takeovers))
+    return _result(guard, lanes, turns, facts, takeovers)
 
 
 def _check(lanes: int, turns: int, guard: str) -> None:
     if guard not in GUARDS:
         raise BadRequestError(
             detail=f"no such guard: {guard!r}; available: {', '.join(GUARDS)}",
-            hint="off shows the loss, turns shows it prevented",
+            hint="off and fence show the loss, turns shows it prevented",
         )
     if not 1 <= lanes <= LANES_MAX:
         raise BadRequestError(detail=f"lanes = {lanes}: it is 1 to {LANES_MAX}")
@@ -114,7 +116,18 @@ def _names(lanes: int) -> list[tuple[str, str, str]]:
 # --------------------------------------------------------------------------------- running
 
 
-def _off(state: str, names: Sequence[tuple[str, str, str]], turns: int) -> str:
+def _raced(
+    guard: str, state: str, names: Sequence[tuple[str, str, str]], turns: int
+) -> tuple[str, int]:
+    """The transcript, and how many takeovers its lanes have counted."""
+    if guard == "turns":
+        return _turns(state, names, turns), 0  # Nobody's finished reply is refused there.
+    return _by_hand(_WORK + _HANDS[guard], state, names, turns)
+
+
+def _by_hand(
+    work: str, state: str, names: Sequence[tuple[str, str, str]], turns: int
+) -> tuple[str, int]:
     path = os.path.join(state, f"race-{uuid7()}.jsonl")
     header = {"type": "session", "version": VERSION, "id": uuid7(), "timestamp": now_iso()}
     with open(path, "wb") as file:
@@ -122,10 +135,10 @@ def _off(state: str, names: Sequence[tuple[str, str, str]], turns: int) -> str:
 
     def start(crew: Crew, env: dict[str, str]) -> None:
         for label, _, _ in names:
-            crew.start(label, _WORK + "unguarded", env=env, path=path, label=label, turns=turns)
+            crew.start(label, work, env=env, path=path, label=label, turns=turns)
 
-    _run(start)
-    return path
+    done = _run(start)
+    return path, sum((lane or {}).get("takeovers", 0) for lane in done.values())
 
 
 def _turns(state: str, names: Sequence[tuple[str, str, str]], turns: int) -> str:
@@ -142,6 +155,7 @@ def _turns(state: str, names: Sequence[tuple[str, str, str]], turns: int) -> str
 
 
 _WORK: Final = "holdfast.lab.race_lane:"
+_HANDS: Final = {"off": "unguarded", "fence": "fenced"}
 
 
 def _run(start: Callable[[Crew, dict[str, str]], None]) -> dict[str, Any]:
@@ -155,7 +169,7 @@ def _run(start: Callable[[Crew, dict[str, str]], None]) -> dict[str, Any]:
 # --------------------------------------------------------------------------------- telling
 
 
-def _result(guard: str, lanes: int, turns: int, facts: Facts) -> dict[str, Any]:
+def _result(guard: str, lanes: int, turns: int, facts: Facts, takeovers: int) -> dict[str, Any]:
     return {
         "guard": guard,
         "lanes": lanes,
@@ -163,7 +177,7 @@ def _result(guard: str, lanes: int, turns: int, facts: Facts) -> dict[str, Any]:
         "accepted": len(facts.exchanges),
         "replied": facts.seen,
         "lost": len(facts.exchanges) - facts.seen,
-        "takeovers": 0,  # Neither guard opens a window that could be taken over.
+        "takeovers": takeovers,
         "interleaved": facts.interleaved,
         "transcript_valid": not facts.problems,
         "timeline": [
@@ -173,13 +187,14 @@ def _result(guard: str, lanes: int, turns: int, facts: Facts) -> dict[str, Any]:
     }
 
 
-def verdict(guard: str, facts: Facts) -> str:
+def verdict(guard: str, facts: Facts, takeovers: int = 0) -> str:
     """The last line, for people."""
     asked = len(facts.exchanges)
     valid = "" if not facts.problems else f"; the transcript is broken: {facts.problems[0]}"
     return (
         f"guard={guard}: {asked} asked, {facts.seen} answered where the next turn can see it,"
-        f" {asked - facts.seen} lost, {facts.interleaved} interleaved{valid}"
+        f" {asked - facts.seen} lost, {facts.interleaved} interleaved"
+        f"{f', {takeovers} takeovers' if takeovers else ''}{valid}"
     )
 
 

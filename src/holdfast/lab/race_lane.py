@@ -2,8 +2,10 @@
 One lane of the race, in a process of its own.
 
 `unguarded` does what programs do that have no coordination: read, append, call the model,
-append.  Each step is right by itself; nothing holds them together.  `through_turns` hands
-the same messages to Holdfast.  Both ask the same model over HTTP with the same client.
+append.  Each step is right by itself; nothing holds them together.  `fenced` does what the
+founding system did: a lock around each write, given back for the model call, and a
+fingerprint that tells afterwards whether anybody else has written.  `through_turns` hands the
+same messages to Holdfast.  All ask the same model over HTTP with the same client.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from holdfast._core import jsonl
 from holdfast._stamps import now_iso, now_ms, uuid7
 from holdfast.agents.pydantic_ai import PydanticAgent
 from holdfast.backends.files.transcripts import read_tree
+from holdfast.backends.files.write_lock import WriteLock
 from holdfast.types import Final as FinalEvent
 from holdfast.types import Prompt
 
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
     from holdfast.lab.child import Child
     from holdfast.types import Entry, ToolCall
 
-__all__ = ["MODEL", "question", "through_turns", "unguarded"]
+__all__ = ["MODEL", "fenced", "question", "through_turns", "unguarded"]
 
 MODEL: Final = "openai-chat:race"
 OUTCOME_S: Final = 60.0  #: Far beyond any race; a turn that takes longer is a failure.
@@ -53,6 +56,34 @@ async def unguarded(child: Child, *, path: str, label: str, turns: int) -> None:
     await agent.aclose()
 
 
+async def fenced(child: Child, *, path: str, label: str, turns: int) -> dict[str, int]:
+    """
+    A lock and a fingerprint: the takeover behaviour of the time.
+
+    Whoever finds the file changed after its model call has lost: the reply, finished and
+    paid for, is dropped ("session file changed while embedded prompt lock was released").
+    """
+    agent, takeovers = PydanticAgent(MODEL), 0
+    await _answer(agent, _prompt("warm-up", ()))
+    await child.ready()
+    for n in range(1, turns + 1):
+        mark = {"lane": label, "n": n}
+        text = question(label, n)
+        async with WriteLock(path, lane=label):
+            tree = read_tree(path)
+            asked = _entry(tree.leaf, mark, _user(text))
+            _append(path, asked)
+            left = _fingerprint(path)
+        message = await _answer(agent, _prompt(text, tree.history()))
+        async with WriteLock(path, lane=label):
+            if _fingerprint(path) == left:
+                _append(path, _entry(asked["id"], mark, message))
+            else:
+                takeovers += 1
+    await agent.aclose()
+    return {"takeovers": takeovers}
+
+
 async def through_turns(
     child: Child, *, directory: str, key: str, label: str, lane: str, source: str, turns: int
 ) -> dict[str, str]:
@@ -75,6 +106,11 @@ async def through_turns(
 def _append(path: str, entry: Entry) -> None:
     with open(path, "ab") as file:
         file.write(jsonl.encode([entry]))
+
+
+def _fingerprint(path: str) -> tuple[int, ...]:
+    stat = os.stat(path)
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def _entry(parent: str | None, mark: Mapping[str, Any], message: Mapping[str, Any]) -> Entry:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from holdfast.ports.agents import Agent, ToolHook
 from holdfast.ports.control import ControlStore
-from holdfast.ports.stores import Store
+from holdfast.ports.stores import Guarantees, Store
 from holdfast.ports.transcripts import (
     HeldTranscript,
     LiveFile,
@@ -21,6 +21,7 @@ from holdfast.ports.transcripts import (
 __all__ = [
     "Agent",
     "ControlStore",
+    "Guarantees",
     "HeldTranscript",
     "LiveFile",
     "LiveOutput",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from enum import Flag, auto
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from holdfast.ports.control import ControlStore
@@ -13,8 +14,24 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Guarantees",
     "Store",
 ]
+
+
+class Guarantees(Flag):
+    """What a store can promise beyond the semantics that all stores share."""
+
+    NONE = 0
+    #: Whoever has the write lock is the only writer, and sees at once who holds the lease:
+    #: an append by an old token is refused, whatever its process went through.
+    FENCES_APPENDS = auto()
+    #: `is_dead` can be True: an owner whose process is gone is replaced at once, without
+    #: waiting for its lease to run out.
+    PROVES_DEATH = auto()
+    #: A `watch` is told of every change that somebody may wait for; polling behind it finds
+    #: nothing that it missed.
+    WAKES_WAITERS = auto()
 
 
 class Store(Protocol):
@@ -27,6 +44,8 @@ class Store(Protocol):
         """This process, as others see it."""
         ...
 
+    @property
+    def guarantees(self) -> Guarantees: ...
     @property
     def control(self) -> ControlStore: ...
     @property
@@ -48,6 +67,25 @@ class Store(Protocol):
 
     def is_dead(self, other: Owner) -> bool:
         """Proof of death, not suspicion.  False also means: cannot be known from here."""
+        ...
+
+    def locks(self) -> list[dict[str, Any]]:
+        """
+        Every write lock that can be seen from outside a process, as `holdfast locks list
+        --json` tells them.  Takes none.  Walks the store: call it in a thread.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        ...
+
+    def frozen_holder(self) -> str | None:
+        """
+        Who is stopped while it holds the store against every writer, as one line for the log.
+
+        None: nobody; or there can be no such thing here; or nobody can tell.  One look, a few
+        microseconds; any thread.
+        """
         ...
 
     async def close(self) -> None: ...

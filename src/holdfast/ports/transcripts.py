@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from holdfast._core.branch import Branch
+    from holdfast._core.fence import Ledger
     from holdfast._core.tree import Tree
     from holdfast.types import (
-        Advance,
         Appended,
+        Change,
         EntriesPage,
+        Entry,
         FencingToken,
         LiveEvent,
         Mark,
@@ -33,9 +36,61 @@ class HeldTranscript(Protocol):
 
     @property
     def path(self) -> str: ...
-    def load(self) -> Tree: ...
-    def mark(self) -> Mark: ...
-    def advance(self, mark: Mark) -> Advance: ...
+    def size(self) -> int:
+        """Something that differs once entries were added; for files, bytes."""
+        ...
+
+    def load(self) -> Tree:
+        """All of it.  Raises BadTranscriptError: no header that we know."""
+        ...
+
+    def branch(self) -> Branch:
+        """
+        What a turn is built on: the leaf and the history, as `load` would say.  Grows with
+        what a model gets to see, not with the transcript.  To be used before it is grown.
+
+        Raises:
+            As `load`.
+        """
+        ...
+
+    def about(self, name: str, since: int = 0) -> Tree:
+        """
+        What `Tree.ends`, `Tree.questions` and `Tree.entries` of the whole say of one turn or
+        entry, and perhaps of others; nothing else in it is to be believed.
+
+        Args:
+            name: the id.
+            since: only in what stands behind this size, and perhaps before.
+
+        Raises:
+            As `load`.
+        """
+        ...
+
+    def leaf(self) -> str | None:
+        """The active leaf, as `load` would say.  Does not grow with the transcript."""
+        ...
+
+    def mark(self) -> Mark:
+        """How far it goes now, and its leaf.  Does not grow with the transcript."""
+        ...
+
+    async def advance(self, mark: Mark, own: Ledger | None = None) -> Change:
+        """
+        What has happened since *mark*: `same`, `appended` or `rewritten`, by `_core.fence`.
+
+        Args:
+            own: what the window itself has appended since; not reported, and missed if gone.
+
+        Raises:
+            StoreError: it cannot be read.
+
+        Cancellation:
+            Safe: nothing was changed.  The lock stays held.
+        """
+        ...
+
     def append(self, entries: Sequence[Mapping[str, Any]], *, final: bool) -> Appended:
         """
         All of *entries*, in order, with one write; or none.
@@ -78,6 +133,22 @@ class Transcripts(Protocol):
         ...
 
     def path(self, session: Session) -> str: ...
+    def salvage(
+        self, turn_id: TurnId, token: FencingToken, entries: Sequence[Entry]
+    ) -> str | None:
+        """
+        Keep a finished reply whose transcript is none any more where a person finds it,
+        whole and durable.
+
+        Returns:
+            Where, relative to the store; None: this store has no such place (the turn's
+            row has the reply in any case).
+
+        Raises:
+            StoreError: it could not be written.
+        """
+        ...
+
     def read(self, session: Session) -> Tree: ...
     def page(
         self, session: Session, after: str | None, *, limit: int, last: int | None = None

@@ -4,6 +4,7 @@ Shipped for users' own tests; each name is loaded on first use.
     ModelServer     a real HTTP server that answers as OpenAI, Anthropic and Google, by a script
     ScriptedModel   an agent without HTTP that says what it was told to
     conformance     the suite that every store must pass
+    sim             the real lock and turn code in a simulated world; a seed is a run
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from holdfast.testing import conformance as conformance
+    from holdfast.testing import sim as sim
     from holdfast.testing.model_server import ModelServer as ModelServer
     from holdfast.testing.model_server import Step as Step
     from holdfast.testing.scripted import ScriptedModel as ScriptedModel
 
-__all__ = ["ModelServer", "ScriptedModel", "Step", "conformance"]
+__all__ = ["ModelServer", "ScriptedModel", "Step", "conformance", "sim"]
 
 _WHERE = {
     "ModelServer": "holdfast.testing.model_server",
@@ -28,8 +30,8 @@ _WHERE = {
 def __getattr__(name: str) -> Any:
     from importlib import import_module  # noqa: PLC0415
 
-    if name == "conformance":
-        return import_module("holdfast.testing.conformance")
+    if name in {"conformance", "sim"}:
+        return import_module(f"holdfast.testing.{name}")
     if name in _WHERE:
         return getattr(import_module(_WHERE[name]), name)
     raise AttributeError(f"module 'holdfast.testing' has no attribute {name!r}")

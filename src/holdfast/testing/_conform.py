@@ -13,33 +13,57 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from holdfast.errors import HoldfastError
-    from holdfast.ports import Store
-    from holdfast.types import Leased, Turn
+    from holdfast.ports import Guarantees, Store
+    from holdfast.types import Leased, Session, Turn
+
+    Make = Callable[[], Store]
+    Rewrite = Callable[[Store, Session, Callable[[list[bytes]], list[bytes]]], None]
 
 __all__ = [
     "CLAUSES",
     "COMMIT",
     "KEY",
+    "REWRITES",
+    "WITHIN_S",
     "admit",
     "asked_for",
     "clause",
+    "entry",
     "hold",
     "leased_now",
     "opened",
     "pick",
+    "promises",
     "refused",
+    "rewrite_clause",
+    "session_now",
+    "write",
 ]
 
 KEY: Final = "agent:main:main"
 COMMIT: Final = Commit("reply", "entry-1", b"{}\n", 100, 1, synced=True)
 
-CLAUSES: list[Callable[[Callable[[], Store]], Awaitable[None]]] = []
+WITHIN_S: Final = 20.0  #: What should happen at once is waited for this long.
+
+CLAUSES: list[Callable[[Make], Awaitable[None]]] = []
+REWRITES: list[Callable[[Make, Rewrite], Awaitable[None]]] = []
 
 
 def clause(function: Any) -> Any:
     """Put *function* into the suite."""
     CLAUSES.append(function)
     return function
+
+
+def rewrite_clause(function: Any) -> Any:
+    """Put *function* into the suite of stores whose transcripts others can rewrite."""
+    REWRITES.append(function)
+    return function
+
+
+def promises(store: Store, what: Guarantees) -> bool:
+    """Whether *store* declares *what*."""
+    return what in store.guarantees
 
 
 @asynccontextmanager
@@ -92,3 +116,21 @@ async def hold(store: Store, session: Any, timeout_s: float = 5.0) -> Any:
     return await store.transcripts.acquire(
         session, timeout_s=timeout_s, token=None, run_id="conformance", lane=None
     )
+
+
+async def session_now(store: Store, **changes: Any) -> Session:
+    """A session with one waiting turn."""
+    return await store.control.session((await admit(store, **changes)).session_id)
+
+
+def entry(entry_id: str, parent: str | None, **more: Any) -> dict[str, Any]:
+    return {"type": "custom", "id": entry_id, "parentId": parent, **more}
+
+
+async def write(store: Store, session: Any, *entries: Any) -> Any:
+    """Append *entries* under the write lock."""
+    held = await hold(store, session)
+    try:
+        return held.append(list(entries), final=True)
+    finally:
+        held.release()

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from holdfast.errors import (
+    BadKeyError,
     IdempotencyConflictError,
     NotFoundError,
     QueueFullError,
@@ -105,7 +106,7 @@ async def reject_refuses_a_busy_session_only(make: Callable[[], Store]) -> None:
 
 
 @clause
-async def an_agent_that_nobody_ever_ran_isrefused(make: Callable[[], Store]) -> None:
+async def an_agent_that_nobody_ever_ran_is_refused(make: Callable[[], Store]) -> None:
     async with opened(make) as [store]:
         asked = asked_for(session_key="agent:ops:main", agent_id="ops")
         error = await refused(UnknownAgentError, store.control.admit(asked, ()))
@@ -113,3 +114,95 @@ async def an_agent_that_nobody_ever_ran_isrefused(make: Callable[[], Store]) -> 
         await store.control.admit(asked, ["ops"])  # The settings name it.
         await store.control.register_runner(store.owner.owner_id, ["dev"], permanent=True)
         await admit(store, session_key="agent:dev:main", agent_id="dev")
+
+
+@clause
+async def what_was_refused_leaves_no_session_either(make: Callable[[], Store]) -> None:
+    async with opened(make) as [store]:
+        for changes, error in (
+            ({"queue_max": 0}, QueueFullError),
+            ({"agent_id": "ops"}, UnknownAgentError),
+        ):
+            asked = asked_for(idempotency_key="k", **changes)
+            await refused(error, store.control.admit(asked, ()))
+            await refused(NotFoundError, store.control.session_of_key(KEY))
+        assert (await store.control.counts()).sessions == 0
+        assert (await store.control.admit(asked_for(idempotency_key="k"), ())).fresh
+
+
+@clause
+async def the_bound_of_a_queue_holds_for_racers_and_counts_who_waits(
+    make: Callable[[], Store],
+) -> None:
+    async with opened(make, 2) as [a, b]:
+        got = await asyncio.gather(
+            *(s.control.admit(asked_for(queue_max=5), ()) for s in (a, b) * 10),
+            return_exceptions=True,
+        )
+        assert sum(isinstance(each, QueueFullError) for each in got) == 15
+        assert len(await a.control.turns(state="accepted")) == 5
+        await leased_now(b)
+        await admit(a, queue_max=5)  # The one that runs does not wait.
+
+
+@clause
+async def a_retry_finds_its_receipt_whatever_has_become_of_the_session(
+    make: Callable[[], Store],
+) -> None:
+    async with opened(make) as [store]:
+        control = store.control
+        turn = await admit(store, "x", idempotency_key="k", queue_max=1)
+        for changes in ({"queue_max": 1}, {"policy": "reject"}, {"agent_id": "ops"}):
+            retried = asked_for("x", idempotency_key="k", **changes)
+            again = await control.admit(retried, ())
+            assert (again.turn.turn_id, again.fresh) == (turn.turn_id, False)
+        leased = await leased_now(store)
+        await control.commit(turn.turn_id, leased.token, COMMIT)
+        again = await control.admit(asked_for("x", idempotency_key="k"), ())
+        assert (again.turn.outcome, again.fresh) == ("replied", False)
+
+
+@clause
+async def a_turn_is_what_was_admitted(make: Callable[[], Store]) -> None:
+    async with opened(make, 2) as [a, b]:
+        asked = asked_for(
+            "caf\u00e9\n \U0001f980", lane="cron", source="channel", priority=7, model="m",
+            idempotency_key="k", home=a.owner.owner_id, instructions="be brief",
+            seed=b'[{"role": "user", "content": "before"}]',
+        )  # fmt: skip
+        await a.control.admit(asked, ())
+        turn = await b.control.turn(asked.turn_id)
+        same = (
+            "turn_id", "session_key", "agent_id", "text", "lane", "source", "priority",
+            "policy", "model", "idempotency_key", "home", "bound",
+        )  # fmt: skip
+        for name in same:
+            assert getattr(turn, name) == getattr(asked, name), name
+        assert (turn.state, turn.outcome, turn.attempts, turn.token) == (
+            "accepted",
+            None,
+            0,
+            None,
+        )
+        leased = await leased_now(a)
+        assert (leased.instructions, leased.seed) == (asked.instructions, asked.seed)
+        assert leased.session == await b.control.session(turn.session_id)
+
+
+@clause
+async def an_alias_names_the_same_conversation(make: Callable[[], Store]) -> None:
+    async with opened(make, 2) as [a, b]:
+        alias, other = "agent:main:alias", "agent:main:other"
+        assert await a.control.make_alias(alias, KEY) == KEY
+        assert await a.control.make_alias("agent:main:again", alias) == KEY
+        turns = [await admit(s, session_key=k) for s, k in ((a, KEY), (b, alias))]
+        assert {turn.session_key for turn in turns} == {KEY}
+        session = await b.control.session_of_key("agent:main:again")
+        assert {turn.session_id for turn in turns} == {session.session_id}
+        facts = await b.control.session_facts(session.session_id)
+        assert facts["aliases"] == ["agent:main:again", alias]
+        await admit(a, session_key=other)
+        await refused(BadKeyError, a.control.make_alias(other, KEY))
+        await refused(BadKeyError, a.control.make_alias(KEY, other))
+        assert await a.control.make_alias(alias, other) == other  # An alias may move.
+        assert (await admit(b, session_key=alias)).session_key == other

@@ -1,13 +1,14 @@
-"""Clauses about leases, slots, tokens and the fence."""
+"""Clauses about leases, tokens and the fence."""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from holdfast._core.settings import LANES, Lane
+from holdfast._core.settings import Lane
 from holdfast._core.turns import Event
-from holdfast._stamps import now_ms
 from holdfast.errors import LeaseLostError
 from holdfast.testing._conform import COMMIT, admit, clause, leased_now, opened, pick, refused
 
@@ -21,15 +22,6 @@ __all__: list[str] = []  # What it has to say is in the suite already.
 
 
 @clause
-async def one_turn_of_a_session_runs_at_a_time(make: Callable[[], Store]) -> None:
-    async with opened(make, 3) as stores:
-        for _ in range(3):
-            await admit(stores[0])
-        got = await asyncio.gather(*(pick(store) for store in stores * 3))
-        assert sum(leased is not None for leased in got) == 1
-
-
-@clause
 async def tokens_never_repeat(make: Callable[[], Store]) -> None:
     tokens: list[FencingToken] = []
     for _ in range(3):  # Not across a restart either.
@@ -40,88 +32,6 @@ async def tokens_never_repeat(make: Callable[[], Store]) -> None:
             await store.control.commit(turn.turn_id, leased.token, COMMIT)
     assert tokens == sorted(set(tokens))
     assert tokens[0] >= 1
-
-
-@clause
-async def slot_and_lease_are_picked_together(make: Callable[[], Store]) -> None:
-    lanes = {"user": Lane(1, 100), "cron": Lane(1, 40)}
-    async with opened(make) as [store]:
-        for n, lane in enumerate(["user", "user", "cron"]):
-            await admit(store, session_key=f"agent:main:s{n}", lane=lane)
-        got = [await pick(store, lanes=lanes) for _ in range(3)]
-        assert [leased and leased.turn.lane for leased in got] == ["user", "cron", None]
-        assert got[0] is not None
-        await store.control.commit(got[0].turn.turn_id, got[0].token, COMMIT)
-        freed = await pick(store, lanes=lanes)
-        assert freed is not None
-        assert freed.turn.session_key == "agent:main:s1"
-
-
-@clause
-async def order_is_priority_then_admission(make: Callable[[], Store]) -> None:
-    async with opened(make) as [store]:
-        for n, priority in enumerate([20, 100, 60, 100]):
-            await admit(store, str(n), priority=priority)
-        order = []
-        for _ in range(4):
-            leased = await leased_now(store)
-            order.append(leased.turn.text)
-            await store.control.commit(leased.turn.turn_id, leased.token, COMMIT)
-        assert order == ["1", "3", "2", "0"]
-
-
-@clause
-async def a_home_that_lives_keeps_its_turns(make: Callable[[], Store]) -> None:
-    async with opened(make, 2) as [home, other]:
-        turn = await admit(home, home=home.owner.owner_id)
-        assert await pick(other) is None
-        adopted = await pick(other, overdue=frozenset({turn.turn_id}))
-        assert adopted is not None, "an overdue turn must be anybody's"
-
-
-@clause
-async def nobody_overtakes_a_head_that_waits_for_its_home(make: Callable[[], Store]) -> None:
-    async with opened(make, 2) as [home, other]:
-        await admit(home, "first", home=home.owner.owner_id)
-        await admit(other, "second", home=other.owner.owner_id)
-        assert await pick(other) is None
-
-
-@clause
-async def a_home_that_left_leaves_its_turns_to_all(make: Callable[[], Store]) -> None:
-    async with opened(make, 3) as [draining, gone, other]:
-        for n, home in enumerate([draining, gone]):
-            await admit(home, session_key=f"agent:main:s{n}", home=home.owner.owner_id)
-        await draining.control.set_draining(draining.owner.owner_id)
-        await gone.control.leave(gone.owner.owner_id)
-        assert await pick(other) is not None
-        assert await pick(other) is not None
-        await admit(other)
-        assert await pick(draining) is None, "a draining process took a new turn"
-
-
-@clause
-async def a_bound_turn_is_its_homes_alone(make: Callable[[], Store]) -> None:
-    async with opened(make, 2) as [home, other]:
-        turn = await admit(home, home=home.owner.owner_id, bound=True)
-        await home.control.leave(home.owner.owner_id)
-        assert await pick(other) is None
-        assert await pick(other, overdue=frozenset({turn.turn_id})) is None
-
-
-@clause
-async def not_before_is_kept(make: Callable[[], Store]) -> None:
-    async with opened(make) as [store]:
-        turn = await admit(store)
-        leased = await leased_now(store)
-        later = now_ms() + 3_600_000
-        await store.control.put_back(
-            turn.turn_id, leased.token,
-            what=Event.GIVE_BACK, reason="write_lock", not_before_ms=later,
-        )  # fmt: skip
-        assert await pick(store) is None
-        place = await store.control.place(turn.turn_id, LANES)
-        assert place.waiting_for == "write_lock"
 
 
 @clause
@@ -140,6 +50,7 @@ async def an_old_token_changes_nothing(make: Callable[[], Store]) -> None:
             control.make_effective(turn.turn_id, token),
             control.count_attempt(turn.turn_id, token),
             control.keep(turn.turn_id, token, b"{}"),
+            control.salvage(turn.turn_id, token, b"{}"),
             control.take_over(turn.session_id, token, old.owner.owner_id),
         ):
             await refused(LeaseLostError, call)
@@ -216,7 +127,7 @@ async def an_outcome_is_final(make: Callable[[], Store]) -> None:
 
 
 @clause
-async def a_waiting_turn_can_be_cancelled_and_a_running_one_isasked_for(
+async def a_waiting_turn_can_be_cancelled_and_a_running_one_is_asked_for(
     make: Callable[[], Store],
 ) -> None:
     async with opened(make) as [store]:
@@ -229,9 +140,146 @@ async def a_waiting_turn_can_be_cancelled_and_a_running_one_isasked_for(
 
 
 @clause
-async def a_buried_owner_learns_it_from_its_beat(make: Callable[[], Store]) -> None:
+async def every_lease_has_a_token_of_its_own(make: Callable[[], Store]) -> None:
     async with opened(make, 2) as [a, b]:
-        assert await a.control.beat(a.owner.owner_id) is True
-        assert await b.control.bury(a.owner.owner_id, "silent") is True
-        assert await a.control.beat(a.owner.owner_id) is False
-        assert await b.control.bury(a.owner.owner_id, "silent") is False
+        turn, tokens = await admit(a), []
+        for store, rival in ((a, b), (b, a)):
+            leased = await leased_now(store)
+            me = rival.owner.owner_id
+            newer = await rival.control.take_over(turn.session_id, leased.token, me)
+            tokens += [leased.token, newer]
+            await rival.control.put_back(
+                turn.turn_id, newer, what=Event.REQUEUE, reason="owner_died"
+            )
+        leased = await leased_now(a)
+        tokens.append(leased.token)
+        await a.control.end(turn.turn_id, leased.token, "failed", None, None)
+        await admit(b)
+        tokens.append((await leased_now(b)).token)
+        assert tokens == sorted(set(tokens))
+
+
+@clause
+async def who_holds_the_lease_is_seen_by_all_at_once(make: Callable[[], Store]) -> None:
+    async with opened(make, 2) as [a, b]:
+        turn = await admit(a)
+        assert b.control.newest_token(turn.session_id) is None
+        leased = await leased_now(a)
+        assert b.control.newest_token(turn.session_id) == (leased.token, a.owner.owner_id)
+        seen = b.control.turn_now(turn.turn_id)
+        assert (seen.state, seen.token, seen.owner_id) == (
+            "running", leased.token, a.owner.owner_id,
+        )  # fmt: skip
+        assert seen.started_at is not None
+        me = b.owner.owner_id
+        newer = await b.control.take_over(turn.session_id, leased.token, me)
+        assert a.control.newest_token(turn.session_id) == (newer, me)
+        seen = a.control.turn_now(turn.turn_id)
+        assert (seen.state, seen.token, seen.owner_id) == ("running", newer, me)
+        await b.control.end(turn.turn_id, newer, "failed", "owner_died", "why")
+        assert a.control.newest_token(turn.session_id) is None
+        seen = a.control.turn_now(turn.turn_id)
+        assert (seen.token, seen.owner_id, seen.reason, seen.hint) == (
+            None, None, "owner_died", "why",
+        )  # fmt: skip
+
+
+@clause
+async def an_attempt_is_counted_before_it_begins(make: Callable[[], Store]) -> None:
+    async with opened(make, 2) as [a, b]:
+        turn = await admit(a)
+        assert (await leased_now(a)).turn.attempts == 1
+        assert (await b.control.turn(turn.turn_id)).attempts == 1
+        token = (await b.control.turn(turn.turn_id)).token
+        assert token is not None
+        assert (await a.control.make_effective(turn.turn_id, token)).attempts == 1
+        assert await a.control.count_attempt(turn.turn_id, token) == 2
+        assert (await b.control.turn(turn.turn_id)).attempts == 2
+
+
+@clause
+async def who_runs_a_turn_again_is_told_why(make: Callable[[], Store]) -> None:
+    async with opened(make) as [store]:
+        turn = await admit(store)
+        again, reruns = [], []
+        for reason in ("taken_over", "owner_died", "taken_over"):
+            leased = await leased_now(store)
+            again.append(leased.again)
+            what = Event.GIVE_BACK if reason == "taken_over" else Event.REQUEUE
+            back = await store.control.put_back(
+                turn.turn_id, leased.token, what=what, reason=reason
+            )
+            reruns.append(back.reruns)
+        again.append((await leased_now(store)).again)
+        assert again == [None, "taken_over", "owner_died", "taken_over"]
+        assert reruns == [1, 1, 2]
+
+
+@clause
+async def a_salvaged_reply_is_kept_for_people_only(make: Callable[[], Store]) -> None:
+    async with opened(make) as [store]:
+        turn = await admit(store)
+        leased = await leased_now(store)
+        await store.control.keep(turn.turn_id, leased.token, b"[1]")
+        await store.control.salvage(turn.turn_id, leased.token, b"[2]")
+        await store.control.put_back(
+            turn.turn_id, leased.token, what=Event.GIVE_BACK, reason="taken_over"
+        )
+        leased = await leased_now(store)
+        assert leased.finished is None, "a successor would append it"
+        await store.control.commit(turn.turn_id, leased.token, COMMIT)
+        assert (await store.control.turn(turn.turn_id)).salvaged == b"[2]"
+
+
+@clause
+async def a_commit_is_in_the_rows_of_turn_and_session(make: Callable[[], Store]) -> None:
+    async with opened(make, 2) as [a, b]:
+        turn = await admit(a)
+        leased = await leased_now(a)
+        await a.control.keep(turn.turn_id, leased.token, b"[1]")
+        what = replace(COMMIT, usage=b'{"input": 3}', end_offset=123)
+        await a.control.commit(turn.turn_id, leased.token, what)
+        seen = await b.control.turn(turn.turn_id)
+        assert (seen.reply, seen.final_entry, seen.usage) == ("reply", "entry-1", {"input": 3})
+        assert (seen.ended_at is not None, seen.finished, seen.host) == (True, None, None)
+        assert (await b.control.session(turn.session_id)).end_offset == 123
+        assert (await b.control.counts()).leases == 0
+
+
+@clause
+async def only_the_table_moves_a_turn(make: Callable[[], Store]) -> None:
+    async with opened(make) as [store]:
+        turn, waiting = await admit(store), await admit(store)
+        leased = await leased_now(store)
+        for call in (
+            store.control.end(turn.turn_id, leased.token, "replied", None, None),
+            store.control.end(turn.turn_id, leased.token, "merged", None, None),
+            store.control.end_waiting(waiting.turn_id, "replied", None),
+            store.control.put_back(turn.turn_id, leased.token, what=Event.COMMIT, reason="x"),
+        ):
+            with suppress(AssertionError):
+                await call
+                raise RuntimeError("the table has no such cell")
+        assert (await store.control.turn(turn.turn_id)).state == "running"
+        assert (await store.control.turn(waiting.turn_id)).state == "accepted"
+        assert store.control.newest_token(turn.session_id) is not None
+        still = await store.control.end_waiting(turn.turn_id, "failed", "x")
+        assert (still.state, still.outcome) == ("running", None), "its runner ends it"
+        ended = await store.control.end_waiting(waiting.turn_id, "failed", "owner_died")
+        assert (ended.state, ended.outcome, ended.reason) == ("done", "failed", "owner_died")
+
+
+@clause
+async def a_turn_that_has_begun_once_is_only_asked_to_end(make: Callable[[], Store]) -> None:
+    """Its question may stand in the transcript: an entry has to end it first."""
+    async with opened(make) as [store]:
+        turn = await admit(store)
+        leased = await leased_now(store)
+        await store.control.put_back(
+            turn.turn_id, leased.token, what=Event.REQUEUE, reason="owner_died"
+        )
+        asked = await store.control.cancel(turn.turn_id)
+        assert (asked.state, asked.outcome, asked.abort_requested) == ("accepted", None, True)
+        leased = await leased_now(store)
+        assert await store.control.aborts(store.owner.owner_id) == [turn.turn_id]
+        assert leased.turn.abort_requested

@@ -18,7 +18,7 @@ from holdfast.types.coordinating import (
     Turn,
 )
 from holdfast.types.names import Entry, FencingToken, OwnerId, Replay, SessionId, TurnId
-from holdfast.types.transcripts import Advance, Appended, EntriesPage, Mark
+from holdfast.types.transcripts import Advance, Appended, Change, EntriesPage, Mark
 from holdfast.types.watching import (
     Counts,
     Drained,
@@ -37,6 +37,7 @@ __all__ = [
     "Advance",
     "AgentEvent",
     "Appended",
+    "Change",
     "Commit",
     "Counts",
     "Drained",

@@ -111,6 +111,9 @@ class HoldStatistics:
     contended: int = 0  #: Of those, how many did not succeed at the first look.
     timeouts: int = 0
     reclaimed: int = 0  #: Claims of dead owners that were replaced.
+    watchdog_aborts: int = 0  #: Holds that were ended because they passed `max_hold_ms`.
+    long_holds: int = 0  #: Of those acquired, how many were held for more than 1 s.
+    stale_reports: int = 0  #: Waiters that were told LockStaleError.
     hold_max_ms: float = 0.0
     held_s: float = 0.0  #: In all.
     #: (upper bound in seconds, how many holds were not longer).

@@ -3,13 +3,13 @@ The claim: the record beside a transcript that tells strangers who is writing.
 
     <resolved transcript>.lock     pretty JSON and a newline, as the founding format has it
 
-Who may touch it: only the holder of the latch creates, replaces or removes a claim of ours;
-nobody of ours ever removes a stranger's.  It is written whole where nobody looks (over the
-spare, `spare.py`; else under no name, else under a private one) and published by link, which
-is atomic and refuses to replace; so nobody sees a claim without its contents, and there is
-no grace period to tune for half-written ones.  Its descriptor stays open while we hold it,
-so its inode number cannot be reused, and "is the claim at the path still ours?" is one lstat
-and one pread: the inode is ours, and its bytes are.
+Who may touch it: only the holder of the latch creates, replaces or removes a claim of ours,
+or a stranger's whose owner is proven dead (`standing.py`).  It is written whole where nobody
+looks (over the spare, `spare.py`; else under no name, else under a private one) and published
+by link, which is atomic and refuses to replace; so nobody sees a claim without its contents,
+and there is no grace period to tune for half-written ones.  Its descriptor stays open
+while we hold it, so its inode number cannot be reused, and "is the claim at the path still
+ours?" is one lstat and one pread: the inode is ours, and its bytes are.
 
 Claims are not synced.  A claim must outlive its process, not its machine: after a power cut
 every owner is dead, and the boot id in the claim says so.
@@ -22,10 +22,11 @@ import itertools
 import os
 import time
 from contextlib import suppress
+from threading import get_ident
 from typing import Final
 from uuid import uuid4
 
-from holdfast.backends.files import fs, spare
+from holdfast.backends.files import fs, own, spare
 from holdfast.errors import ClaimUnknownError
 
 __all__ = ["Claim", "new_claim_id", "now_iso"]
@@ -171,6 +172,9 @@ class Claim:
         return private
 
     def _link(self, source: str | None) -> OSError | None:
+        own.roll.claims[self] = get_ident()
+        if own.roll.leaving:
+            own.announce(self)
         try:
             if source is None:
                 # The directory descriptor is ignored for an absolute path; naming one is
@@ -191,6 +195,7 @@ class Claim:
 
     def _close(self) -> None:
         fd, self._fd = self._fd, -1
+        own.roll.claims.pop(self, None)
         if fd >= 0:
             fs.close_fd(fd)
 

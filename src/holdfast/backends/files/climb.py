@@ -12,13 +12,13 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from holdfast._core.staleness import verdict
-from holdfast.backends.files import fs, identity, line, tally
+from holdfast.backends.files import fs, line, tally
 from holdfast.backends.files.claim import Claim, new_claim_id
+from holdfast.backends.files.frozen import Lookout, writing
 from holdfast.backends.files.gate import LONG_S, POLL_LONG_S, Entry
 from holdfast.backends.files.latch import Latch, publish_file
-from holdfast.backends.files.standing import claim_facts, read_standing, set_aside
-from holdfast.errors import LockTimeoutError
+from holdfast.backends.files.refusal import grace_s, refused, stale_error
+from holdfast.backends.files.standing import judge, read_standing, set_aside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +32,10 @@ log = logging.getLogger("holdfast.write_lock")
 POLL_MIN_S: Final = 0.0001
 LATCH_POLL_MAX_S: Final = 0.001  #: Somebody of ours has it, under another name or out of turn.
 CLAIM_POLL_MAX_S: Final = 0.005  #: A stranger has it; strangers poll every 50 ms themselves.
+#: A claim that is waited for is judged anew this often: its owner may have died.  A judgement
+#: that took long (it may look at every process) is repeated after this many times as long.
+JUDGE_S: Final = 0.05
+JUDGE_SHARE: Final = 20
 #: A path that changes its inode this often under our hands is not waited for blindly.
 REOPEN_MAX: Final = 8
 
@@ -76,6 +80,8 @@ class Request:
     deadline_s: float
     header: Callable[[], bytes] | None
     payload: Callable[[str], bytes]  #: From a claim id.
+    stale_ms: int
+    fail_fast: bool
 
 
 class Grip:
@@ -131,7 +137,17 @@ class Grip:
 class Climb:
     """One acquisition, by the head of the line.  One thread at a time."""
 
-    __slots__ = ("_blocking_claim", "_still_since_s", "contended", "grip", "request")
+    __slots__ = (
+        "_blocking_claim",
+        "_busy",
+        "_judge_at_s",
+        "_lookout",
+        "_refuse_at_s",
+        "_still_since_s",
+        "contended",
+        "grip",
+        "request",
+    )
 
     def __init__(self, request: Request, place: line.Place) -> None:
         self.request = request
@@ -139,6 +155,10 @@ class Climb:
         self.contended = False
         self._still_since_s = 0.0
         self._blocking_claim: tuple[int, int] | None = None
+        self._judge_at_s = 0.0
+        self._lookout: Lookout | None = None
+        self._refuse_at_s = 0.0
+        self._busy = False  #: We have just found the latch taken.
 
     def step(self, *, may_block: bool) -> float | None:
         """
@@ -152,30 +172,54 @@ class Climb:
             to look again, at most until the deadline.
 
         Raises:
-            LockTimeoutError, DeadlockError, StoreError, ClaimUnknownError: as `WriteLock`.
+            LockTimeoutError, LockStaleError, DeadlockError, StoreError, ClaimUnknownError:
+                as `WriteLock`.
             MovedError: begin again.
             After any of them call `abandon`.
         """
         now_s = fs.table.monotonic()
         try:
             wait_s = self._advance(now_s, may_block=may_block)
+            if wait_s is None:
+                return None
+            self.contended = True
+            if wait_s == 0 and not may_block:
+                return 0.0  # It may be had: whoever may block looks once, whatever the time.
+            if may_block:
+                self._look_out(now_s)
+            if now_s >= self.request.deadline_s:
+                tally.add_timeout()
+                raise refused(self.request, latched=self._latched(), busy=self._busy)
+            if self.request.fail_fast and may_block and now_s >= self._refuse_at_s:
+                self._refuse_stale(now_s)
         except OSError as error:
             doing = "taking the write lock"
             raise fs.store_error(error, self.request.names.resolved, doing) from error
-        if wait_s is None:
-            return None
-        self.contended = True
-        if now_s >= self.request.deadline_s:
-            tally.add_timeout()
-            raise timeout_error(self.request)
         return min(wait_s, self.request.deadline_s - now_s)
 
     def abandon(self) -> None:
         """Let go of everything, the place in line too.  Idempotent."""
         self.grip.let_go()
 
+    def _look_out(self, now_s: float) -> None:
+        """Log it if whom we wait for is stopped."""
+        if self._lookout is None:
+            names = self.request.names
+            what = f"the write lock of {names.resolved}"
+            self._lookout = Lookout(what, lambda: writing(names.resolved, names.claim))
+        self._lookout.look(now_s)
+
+    def _latched(self) -> bool:
+        return self.grip.latch is not None and self.grip.latch.held
+
+    def _refuse_stale(self, now_s: float) -> None:
+        stale = stale_error(self.request, latched=self._latched(), busy=self._busy)
+        if stale is not None:
+            raise stale
+        self._refuse_at_s = _after_judging(now_s)
+
     def _advance(self, now_s: float, *, may_block: bool) -> float | None:
-        grip = self.grip
+        grip, self._busy = self.grip, False
         for _ in range(REOPEN_MAX):
             # Opened before the gate: what is not a transcript gets no gate.
             if grip.latch is None and not self._open(may_block=may_block):
@@ -188,10 +232,11 @@ class Climb:
             if not self._take_latch():
                 if grip.latch is None:
                     continue  # It is another file now: once more.
+                self._busy = True
                 return self._keep_place(now_s, wait_s)
             if wait_s is not None:
                 grip.gate.pass_over()
-            return self._take_claim(now_s)
+            return self._take_claim(now_s, may_block=may_block)
         return POLL_MIN_S
 
     def _keep_place(self, now_s: float, wait_s: float | None) -> float:
@@ -237,10 +282,11 @@ class Climb:
         if fs.table.realpath(names.given) != names.resolved:
             raise MovedError
 
-    def _take_claim(self, now_s: float) -> float | None:
+    def _take_claim(self, now_s: float, *, may_block: bool) -> float | None:
         path = self.request.names.claim
         for _ in range(REOPEN_MAX):
-            if self._blocking_claim is not None and self._still_stands(path):
+            judged = self._blocking_claim is not None and now_s < self._judge_at_s
+            if judged and self._still_stands(path):
                 return self._poll_s(now_s, CLAIM_POLL_MAX_S)
             self._blocking_claim = None
             claim_id = new_claim_id()
@@ -252,7 +298,10 @@ class Climb:
             if standing is None:
                 continue  # Its owner let go while we looked.
             try:
+                if not may_block and not standing.says_ours:
+                    return 0.0  # To find out about a stranger may take milliseconds.
                 if not self._reclaim(standing, claim_id):
+                    self._judge_at_s = _after_judging(now_s)
                     # One that could not be read is read again: it may be ours, and dead.
                     self._blocking_claim = standing.inode if standing.payload else None
                     return self._poll_s(now_s, CLAIM_POLL_MAX_S)
@@ -269,15 +318,20 @@ class Climb:
 
     def _reclaim(self, standing: Standing, claim_id: str) -> bool:
         """Remove a claim that is dead by its row.  False: it must be waited for."""
-        path = self.request.names.claim
-        row = verdict(claim_facts(path, standing, latched=True))
-        if row.verdict == "wait":
+        request = self.request
+        found = judge(
+            request.names.resolved,
+            standing,
+            latch="mine",
+            stale_ms=request.stale_ms,
+            grace_s=grace_s(request.timeout_s),
+        )
+        if found.verdict != "reclaim":
             return False
+        path, why = request.names.claim, ", ".join(found.reasons)
         if set_aside(path, standing, claim_id):
             tally.add_reclaimed()
-            log.warning(
-                "%s: %s reclaim: pid %s", path, row.label, (standing.payload or {}).get("pid")
-            )
+            log.warning("%s: %s reclaim: pid %s (%s)", path, found.row, found.pid, why)
         return True
 
     def _poll_s(self, now_s: float, most_s: float) -> float:
@@ -288,29 +342,7 @@ class Climb:
         return min(max(still_s / 8, POLL_MIN_S), most_s)
 
 
-def timeout_error(request: Request) -> LockTimeoutError:
-    """Names whoever holds the lock, as far as its claim says."""
-    return LockTimeoutError(
-        path=request.names.resolved,
-        timeout_s=request.timeout_s,
-        holder=_holder_in_words(request.names.claim),
-    )
-
-
-def _holder_in_words(path: str) -> str:
-    try:
-        standing = read_standing(path)
-        if standing is None:
-            return "unknown"
-        standing.close()
-        age_s = fs.table.time_ns() / 1e9 - fs.table.lstat(path).st_mtime
-    except OSError:
-        return "unknown"
-    claim = standing.payload
-    if claim is None:
-        return "an unreadable claim"
-    life = identity.owner_life(claim)
-    words = [f"pid {claim.get('pid')} on {claim.get('host', 'an unnamed host')} ({life})"]
-    words += [f"lane {claim['lane']}"] if "lane" in claim else []
-    words += [f"run {claim['runId']}"] if "runId" in claim else []
-    return ", ".join([*words, f"for {max(age_s, 0):.1f} s"])
+def _after_judging(since_s: float) -> float:
+    """When to judge again, so that judging takes a small share of the time."""
+    now_s = fs.table.monotonic()
+    return now_s + max(JUDGE_S, (now_s - since_s) * JUDGE_SHARE)

@@ -17,11 +17,13 @@ import errno
 import fcntl
 import os
 import struct
+import sys
 import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from holdfast.backends.files import birth
 from holdfast.errors import DiskFullError, ReadOnlyError, UnavailableError
 
 if TYPE_CHECKING:
@@ -32,8 +34,10 @@ __all__ = [
     "byte_lock",
     "byte_unlock",
     "close_fd",
+    "close_quietly",
     "first_locked",
     "fork_generation",
+    "make_dirs",
     "open_fd",
     "read_all",
     "read_small",
@@ -47,6 +51,7 @@ __all__ = [
 
 #: A claim or a /proc file longer than this is not one of those we know how to read.
 SMALL_FILE_MAX: Final = 65_536
+_STATFS_BYTES: Final = 512  #: struct statfs takes 120; its first word is f_type.
 
 
 class Fs:
@@ -63,12 +68,15 @@ class Fs:
         self.pwrite = os.pwrite
         self.lseek = os.lseek
         self.fstat = os.fstat
+        self.birth_ns = birth.birth_ns
         self.stat = os.stat
         self.lstat = os.lstat
         self.link = os.link
         self.unlink = os.unlink
         self.rename = os.rename
         self.ftruncate = os.ftruncate
+        self.fchmod = os.fchmod
+        self.fchown = os.fchown
         self.fdatasync = os.fdatasync
         self.fsync = os.fsync
         self.mkdir = os.mkdir
@@ -83,6 +91,19 @@ class Fs:
         self.monotonic = time.monotonic
         self.time_ns = time.time_ns
         self.sleep = time.sleep
+        self.sched_yield = os.sched_yield
+        self.statfs_type = _statfs_type
+
+
+def _statfs_type(path: str) -> int:
+    """The magic number of the file system that *path* is on: statfs(2)'s f_type."""
+    import ctypes  # noqa: PLC0415  Only who opens a store asks.
+
+    answer = ctypes.create_string_buffer(_STATFS_BYTES)
+    if ctypes.CDLL(None, use_errno=True).statfs(os.fsencode(path), answer):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), path)
+    return int.from_bytes(answer.raw[:4], sys.byteorder)
 
 
 table = Fs()
@@ -138,6 +159,16 @@ def close_fd(fd: int) -> None:
     with _guard:
         _open.discard(fd)
         table.close(fd)
+
+
+def close_quietly(fd: int) -> None:
+    """
+    Close what was only read from, or is only a view.
+
+    Never raises: a result that is had must not be replaced by what close() says.
+    """
+    with suppress(OSError):
+        close_fd(fd)
 
 
 def fork_generation() -> int:
@@ -239,6 +270,21 @@ def sync_dir(path: str) -> None:
         table.fsync(fd)
     finally:
         close_fd(fd)
+
+
+def make_dirs(path: str) -> None:
+    """
+    Make the directory *path*, 0700, and what is missing above it, unless it is there.
+
+    Raises OSError.  One call if it is there.
+    """
+    try:
+        table.stat(path)
+        return
+    except FileNotFoundError:
+        make_dirs(os.path.dirname(path))
+    with suppress(FileExistsError):
+        table.mkdir(path, 0o700)
 
 
 def remove_own(path: str) -> None:

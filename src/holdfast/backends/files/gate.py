@@ -3,7 +3,7 @@ The gate: a fair FIFO among processes, by tickets.
 
     byte 0 … 7     the next ticket, little-endian
     byte 8 … 15    the floor: tickets below it have been passed over
-    byte 16 … 31   the holder record: pid, start time (0, 0 = nobody says it is inside)
+    byte 16 … 39   the holder record: pid, start time, since when (0 = nobody is inside)
     byte 2^32 + n  nothing is ever stored there; ticket n is an OFD lock on that byte
 
 The file is permanent and never unlinked: an unlinked gate would be two gates.  A ticket is
@@ -66,7 +66,7 @@ _GUARD: Final = fs.byte_lock(GUARD_AT)
 _UNGUARD: Final = fs.byte_unlock(GUARD_AT)
 _HEAD: Final = struct.Struct("<QQ")  # next ticket, floor
 _WORD: Final = struct.Struct("<Q")
-_RECORD: Final = struct.Struct("<QQ")  # pid, start time
+_RECORD: Final = struct.Struct("<QQQ")  # pid, start time, Unix ms
 
 
 def pause(wait_s: float) -> None:
@@ -74,7 +74,7 @@ def pause(wait_s: float) -> None:
     if wait_s > 0:
         fs.table.sleep(wait_s)
     else:
-        os.sched_yield()
+        fs.table.sched_yield()
 
 
 class Entry:
@@ -86,18 +86,9 @@ class Entry:
     """
 
     __slots__ = (
-        "_blocker",
-        "_fd",
-        "_floor",
-        "_generation",
-        "_guard_since_s",
-        "_moved_s",
-        "_path",
-        "_since_s",
-        "in_turn",
-        "overtook",
-        "ticket",
-    )
+        "_blocker", "_fd", "_floor", "_generation", "_guard_since_s", "_moved_s",
+        "_path", "_since_s", "in_turn", "overtook", "ticket",
+    )  # fmt: skip
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -150,6 +141,11 @@ class Entry:
         patience_s = PATIENCE_S + min(between * PATIENCE_STEP_S, PATIENCE_S)
         return self._blocker >= 0 and now_s - self._since_s >= patience_s
 
+    @property
+    def ahead(self) -> int | None:
+        """Tickets before ours, those that are over among them; None: nobody can tell."""
+        return self.ticket - self._blocker if 0 <= self._blocker < self.ticket else None
+
     def keep_place(self, now_s: float) -> None:
         """The next stage was busy: be patient again, from now."""
         self._since_s = now_s
@@ -170,10 +166,11 @@ class Entry:
     def write_record(self) -> None:
         """Say who is inside.  Advice to readers; costs one write."""
         ours = identity.me()
-        fs.table.pwrite(self._fd, _RECORD.pack(ours.pid, ours.start or 0), RECORD_AT)
+        record = _RECORD.pack(ours.pid, ours.start or 0, fs.table.time_ns() // 1_000_000)
+        fs.table.pwrite(self._fd, record, RECORD_AT)
 
     def clear_record(self) -> None:
-        fs.table.pwrite(self._fd, _RECORD.pack(0, 0), RECORD_AT)
+        fs.table.pwrite(self._fd, _RECORD.pack(0, 0, 0), RECORD_AT)
 
     def leave(self) -> None:
         """
@@ -315,18 +312,21 @@ class Gate:
 
     def holder(self) -> tuple[int, int] | None:
         """(pid, start time) of who says it is inside; None = nobody says so."""
+        record = self.record()
+        return None if record is None else record[:2]
+
+    def record(self) -> tuple[int, int, int] | None:
+        """As `holder`, and since when, in Unix milliseconds (0: not said).  One pread."""
         try:
             fd = fs.open_fd(self.path, os.O_RDONLY)
             try:
                 raw = fs.table.pread(fd, _RECORD.size, RECORD_AT)
             finally:
-                fs.close_fd(fd)
+                fs.close_quietly(fd)
         except OSError:
             return None
-        if len(raw) < _RECORD.size:
-            return None
-        pid, start = _RECORD.unpack(raw)
-        return (pid, start) if pid else None
+        pid, start, since_ms = _RECORD.unpack(raw.ljust(_RECORD.size, b"\0"))
+        return (pid, start, since_ms) if pid else None
 
     def _wait(self, entry: Entry, timeout_s: float, busy: Callable[[], bool] | None) -> None:
         now_s = fs.table.monotonic()

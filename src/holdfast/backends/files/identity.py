@@ -17,7 +17,8 @@ from holdfast.backends.files import fs
 if TYPE_CHECKING:
     from holdfast.types import Owner
 
-__all__ = ["Identity", "Life", "facts_about", "identity_of", "me", "of_owner", "owner_life"]
+__all__ = ["Identity", "Life", "facts_about", "identity_of", "life_of", "me", "of_owner"]
+__all__ += ["owner_life", "start_of"]
 
 Life = Literal["alive", "dead", "unknown"]
 
@@ -34,6 +35,8 @@ class Identity:
     pid_ns: int | None  #: Inode number of the pid namespace.
     host: str | None
 
+
+_PID_STOP: Final = 2**31  #: No process can have such a number, and kill(2) takes none.
 
 _me: Identity | None = None
 
@@ -66,7 +69,7 @@ def facts_about(other: Identity) -> Life:
     """
     try:
         verdict = _by_place(other, me())
-        return _life_of(other.pid, other.start) if verdict is None else verdict
+        return life_of(other.pid, other.start) if verdict is None else verdict
     except OSError:
         return "unknown"
 
@@ -79,7 +82,7 @@ def _by_place(other: Identity, ours: Identity) -> Life | None:
         return "unknown"
     if other.boot != ours.boot:
         return "dead"
-    if other.pid_ns is None or other.pid_ns != ours.pid_ns or other.pid <= 0:
+    if other.pid_ns is None or other.pid_ns != ours.pid_ns or not 0 < other.pid < _PID_STOP:
         return "unknown"
     return None
 
@@ -87,7 +90,7 @@ def _by_place(other: Identity, ours: Identity) -> Life | None:
 def identity_of(claim: dict[str, Any]) -> Identity | None:
     """The owner that a claim's payload names; None if it names no pid."""
     pid = claim.get("pid")
-    if not isinstance(pid, int) or isinstance(pid, bool):
+    if not isinstance(pid, int) or isinstance(pid, bool) or not 0 < pid < _PID_STOP:
         return None
     start, pid_ns = claim.get("starttime"), claim.get("pidNamespace")
     boot, host = claim.get("bootId"), claim.get("host")
@@ -111,7 +114,8 @@ def owner_life(claim: dict[str, Any]) -> Life:
     return "unknown" if owner is None else facts_about(owner)
 
 
-def _life_of(pid: int, start: int | None) -> Life:
+def life_of(pid: int, start: int | None) -> Life:
+    """Of a pid of our own namespace.  *start*: None = whoever has it.  Raises OSError."""
     try:
         state, found = _stat_of(f"/proc/{pid}/stat")
     except (FileNotFoundError, ProcessLookupError):
@@ -123,6 +127,11 @@ def _life_of(pid: int, start: int | None) -> Life:
     if state in _GONE_STATES and not _has_live_thread(pid):
         return "dead"
     return "alive"
+
+
+def start_of(pid: int) -> int:
+    """When it started, in clock ticks after boot.  Raises OSError."""
+    return _stat_of(f"/proc/{pid}/stat")[1]
 
 
 def _life_by_signal(pid: int) -> Life:

@@ -17,7 +17,7 @@ import fcntl
 import os
 import stat
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from holdfast.backends.files import fs
@@ -28,11 +28,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Latch", "publish_file"]
 
+_NOT: Final = -1
+_WANTED: Final = -2
+
 
 class Latch:
     """One open descriptor of a transcript, and perhaps the kernel lock on its inode."""
 
-    __slots__ = ("_generation", "fd", "held", "inode", "path")
+    __slots__ = ("_generation", "_lingering", "fd", "held", "inode", "path")
 
     def __init__(self, path: str) -> None:
         """
@@ -45,6 +48,7 @@ class Latch:
         """
         self.path = path
         self.held = False
+        self._lingering = _NOT  #: What is left to `bury`.
         self._generation = fs.fork_generation()
         try:
             self.fd = fs.open_fd(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -86,12 +90,28 @@ class Latch:
         if fd < 0 or self._generation != fs.fork_generation():
             return
         held, self.held = self.held, False
+        unlocked = False
         try:
             # By name, not only by closing: a copy of the descriptor, in a child that has
             # not reached exec yet, would keep the lock.
             if held:
                 fs.table.flock(fd, fcntl.LOCK_UN)
+                unlocked = True
         finally:
+            # What could not be unlocked is closed all the same: that unlocks it as well.
+            if self._lingering == _WANTED and unlocked:
+                self._lingering = fd
+            else:
+                fs.close_fd(fd)
+
+    def linger(self) -> None:
+        """Let `close` only unlock: somebody may be reading.  `bury` it then."""
+        self._lingering = _WANTED
+
+    def bury(self) -> None:
+        """Close what `linger` left open.  Idempotent.  Raises OSError, after having closed."""
+        fd, self._lingering = self._lingering, _NOT
+        if fd >= 0 and self._generation == fs.fork_generation():
             fs.close_fd(fd)
 
 

@@ -41,9 +41,10 @@ class LiveFile:
         fs.table.write(self._fd, line)
 
     def close(self) -> None:
+        """Never raises: it is a view, and what is in it is in it."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            fs.close_fd(fd)
+            fs.close_quietly(fd)
 
 
 class FilesLive:
@@ -89,13 +90,18 @@ class FilesLive:
         return inotify.watch(self._directory, each)
 
     def remove(self, is_over: Callable[[str], bool]) -> int:
-        """Remove the logs of turns that *is_over*; returns how many files went."""
+        """Remove the logs of turns that *is_over*; returns how many went.  StoreError."""
         removed = 0
         for turn_id, token in self._logs():
             if is_over(turn_id):
-                with suppress(FileNotFoundError):
-                    fs.table.unlink(self.path(turn_id, token))
-                    removed += 1
+                path = self.path(turn_id, token)
+                try:
+                    fs.table.unlink(path)
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    raise fs.store_error(error, path, "removing a live log") from error
+                removed += 1
         return removed
 
     def _make_directory(self) -> None:
@@ -111,6 +117,8 @@ class FilesLive:
             names = fs.table.listdir(self._directory)
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise fs.store_error(error, self._directory, "listing live logs") from error
         return [log for name in names if (log := _log(name)) is not None]
 
 
@@ -158,7 +166,7 @@ def _chunk(path: str, start: int) -> bytes:
             data += more
         return data
     finally:
-        fs.close_fd(fd)
+        fs.close_quietly(fd)
 
 
 def _log(name: str) -> tuple[TurnId, int] | None:

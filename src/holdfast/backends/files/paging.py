@@ -7,6 +7,7 @@ generation, and then every older cursor starts over.  The header is not an entry
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING, Final
 
@@ -16,13 +17,20 @@ from holdfast.errors import BadRequestError, BadTranscriptError
 from holdfast.types import EntriesPage
 
 if TYPE_CHECKING:
+    from holdfast.errors import StoreError
     from holdfast.types import Entry
 
-__all__ = ["last_entries", "offset_of", "page", "size_of"]
+__all__ = ["last_entries", "offset_of", "page", "size_of", "unreadable"]
 
 CHUNK_BYTES: Final = 256 * 1024
 #: A page is cut short here, so that its memory is bounded; one entry is always whole.
 PAGE_BYTES: Final = 4 * 1024 * 1024
+
+#: It is what the path names that cannot be read; anything else is the medium's fault.
+_NOT_OURS: Final = {
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO),
+    *(errno.EACCES, errno.EPERM),
+}
 
 
 def offset_of(cursor: str | None, generation: int) -> int:
@@ -51,7 +59,8 @@ def page(path: str, generation: int, start: int, limit: int) -> EntriesPage:
     over at the beginning.
 
     Raises:
-        BadTranscriptError: it cannot be read.
+        BadTranscriptError: it is not a file that we may read.
+        StoreError: its medium fails.
     """
     fd = _open(path)
     if fd is None:
@@ -65,9 +74,9 @@ def page(path: str, generation: int, start: int, limit: int) -> EntriesPage:
             found += _entries(data, at, generation)
             at += len(data)
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     finally:
-        fs.close_fd(fd)
+        fs.close_quietly(fd)
     rest = found[limit:]
     del found[limit:]
     return EntriesPage(tuple(found), found[-1][0] if rest else f"{generation}.{at}")
@@ -90,9 +99,9 @@ def last_entries(path: str, generation: int, count: int) -> EntriesPage:
                 break
             size *= 4
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     finally:
-        fs.close_fd(fd)
+        fs.close_quietly(fd)
     whole = start + data.rfind(b"\n") + 1
     return EntriesPage(tuple(found[-count:]), f"{generation}.{whole}")
 
@@ -104,7 +113,7 @@ def size_of(path: str) -> int:
     except FileNotFoundError:
         return 0
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def _entries(data: bytes, offset: int, generation: int) -> list[tuple[str, Entry]]:
@@ -136,11 +145,14 @@ def _open(path: str) -> int | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
-def _unreadable(path: str, error: OSError) -> BadTranscriptError:
-    return BadTranscriptError(path=path, detail=f"cannot be read: {error.strerror}")
+def unreadable(path: str, error: OSError) -> StoreError:
+    """What to raise: it is not a file that we may read, or its medium fails."""
+    if error.errno in _NOT_OURS:
+        return BadTranscriptError(path=path, detail=f"cannot be read: {error.strerror}")
+    return fs.store_error(error, path, "reading the transcript")
 
 
 def _is_number(text: str) -> bool:

@@ -18,25 +18,34 @@ import heapq
 import os
 import threading
 from itertools import count
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from holdfast.backends.files import fs
 from holdfast.backends.files.gate import pause
 
-if TYPE_CHECKING:
-    from holdfast.backends.files.climb import Climb
-
-__all__ = ["finish"]
+__all__ = ["Climbing", "finish"]
 
 LOOK_MIN_S: Final = 0.00005  #: Between two looks: the loop's own thread wants to run.
 SPIN_S: Final = 0.0001  #: One look.  A sleep, however short, takes the kernel as long.
 IDLE_S: Final = 2.0  #: The thread outlives its last job by this, because jobs come in herds.
 
 
+class Climbing(Protocol):
+    """What is stepped here, by one thread at a time."""
+
+    def step(self, *, may_block: bool) -> float | None:
+        """Get as far as possible without waiting.  None: done; else seconds to wait."""
+        ...
+
+    def abandon(self) -> None:
+        """Give back all that was taken.  Idempotent."""
+        ...
+
+
 class _Job:
     """One climb, its loop, and the future that its task awaits."""
 
-    def __init__(self, climb: Climb) -> None:
+    def __init__(self, climb: Climbing) -> None:
         self.climb = climb
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[None] = self.loop.create_future()
@@ -131,7 +140,7 @@ class _Pump:
 _pump = _Pump()
 
 
-async def finish(climb: Climb, wait_s: float) -> None:
+async def finish(climb: Climbing, wait_s: float) -> None:
     """
     Wait until *climb* is done, looking first after *wait_s* seconds.
 

@@ -6,10 +6,13 @@ files while it reads, so how the database is opened depends on what stands besid
 
     a log (`-wal`) with something in it    somebody has it open, or died: read through the
                                            log, with its index mapped for reading only
+    a log whose index is gone              a medium that came from elsewhere, or read-only: the
+                                           index is made anew in our memory, and nowhere else
     no log                                 the last writer left: the file alone is everything,
                                            read as if nobody could write
 
-The second is only believed if the file was not touched meanwhile and no log has appeared.
+The last two are only believed if neither file was touched meanwhile.  So everything that
+only reads works on a read-only medium too, whatever its last writer left there.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from holdfast._core.tree import Tree
 from holdfast.backends.files import fs, identity
 from holdfast.backends.files.control import queries, schema
 from holdfast.backends.files.control.faults import translated
+from holdfast.backends.files.control.lineage import refuse_inherited
 from holdfast.backends.files.control.rows import TURN, fetch_turn, to_turn
 from holdfast.backends.files.control.store import DATABASE
 from holdfast.backends.files.live import FilesLive
@@ -51,7 +55,13 @@ TRY_AGAIN_S: Final = 0.02
 BUSY_S: Final = 1.0  #: SQLite's own wait, while somebody recovers the log.
 
 _READ_THE_LOG: Final = ("mode=ro&readonly_shm=1", "mode=ro")
+#: In exclusive mode SQLite keeps the index in its memory; and this VFS locks nothing, as a
+#: file that cannot be written to cannot be locked either.
+_READ_THE_LOG_ALONE: Final = ("mode=ro&vfs=unix-none",)
 _READ_THE_FILE: Final = ("mode=ro&immutable=1",)
+
+#: Inode, size, time of the last change; None: there is no such file.
+_State = tuple[int, int, int] | None
 
 
 class FilesReading:
@@ -90,35 +100,37 @@ class FilesReading:
         """
         failure: sqlite3.Error | None = None
         for _ in range(TRIES):
-            before, logged = self._look()
-            for how in _READ_THE_LOG if logged else _READ_THE_FILE:
+            before, ways = self._look()
+            for how in ways:
                 try:
                     result = self._ask_once(run, how)
                 except sqlite3.Error as error:
                     failure = error
                     continue
-                if logged or self._look() == (before, False):
+                if ways == _READ_THE_LOG or self._look() == (before, ways):
                     return result
             time.sleep(TRY_AGAIN_S)
         if failure is None:
             raise UnavailableError(path=self._path, detail="it was opened and closed all along")
         raise translated(failure, self._path) from failure
 
-    def _look(self) -> tuple[tuple[int, int, int], bool]:
-        """The database file as it stands, and whether a log stands beside it."""
-        stat = fs.table.stat(self._path)
-        try:
-            logged = fs.table.stat(self._path + "-wal").st_size > 0
-        except FileNotFoundError:
-            logged = False
-        return (stat.st_ino, stat.st_size, stat.st_mtime_ns), logged
+    def _look(self) -> tuple[tuple[_State, _State], tuple[str, ...]]:
+        """The database file and its log as they stand, and the ways to read them."""
+        file, log = _state_of(self._path), _state_of(self._path + "-wal")
+        if log is None or not log[1]:
+            return (file, log), _READ_THE_FILE
+        indexed = _state_of(self._path + "-shm") is not None
+        return (file, log), _READ_THE_LOG if indexed else _READ_THE_LOG_ALONE
 
     def _ask_once(self, run: Callable[[sqlite3.Connection], T], how: str) -> T:
         where = f"file:{urllib.parse.quote(self._path)}?{how}"
         if how == _READ_THE_LOG[-1] and not os.path.exists(self._path + "-shm"):
-            raise sqlite3.OperationalError("its log has lost its index; a writer makes it anew")
+            raise sqlite3.OperationalError("its log has just lost its index")
+        refuse_inherited(self._path)
         db = sqlite3.connect(where, uri=True, timeout=BUSY_S, isolation_level=None)
         try:
+            if how in _READ_THE_LOG_ALONE:
+                db.execute("PRAGMA locking_mode = EXCLUSIVE").fetchone()
             db.execute("BEGIN")
             return run(db)
         finally:
@@ -229,6 +241,14 @@ class FilesReading:
             ).fetchone()
         )
         return None if row is None else _owner(row)
+
+
+def _state_of(path: str) -> _State:
+    try:
+        found = fs.table.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def is_dead(owner: Owner) -> bool:

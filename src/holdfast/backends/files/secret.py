@@ -39,7 +39,7 @@ def published(path: str) -> tuple[str, bool]:
             mode = fs.table.fstat(fd).st_mode
             found = fs.read_all(fd).decode("ascii", "replace").strip()
         finally:
-            fs.close_fd(fd)
+            fs.close_quietly(fd)
     except OSError as error:
         raise fs.store_error(error, path, "reading a secret") from error
     if stat.S_IMODE(mode) & 0o077:
@@ -54,7 +54,9 @@ def _publish(path: str) -> bool:
     try:
         fd = fs.open_fd(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
-            fs.table.write(fd, secrets.token_urlsafe(SECRET_BYTES).encode() + b"\n")
+            left = secrets.token_urlsafe(SECRET_BYTES).encode() + b"\n"
+            while left:  # A disk that fills takes less than it was given.
+                left = left[fs.table.write(fd, left) :]
             fs.table.fdatasync(fd)
         finally:
             fs.close_fd(fd)

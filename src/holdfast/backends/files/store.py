@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from holdfast._stamps import uuid7
-from holdfast.backends.files import fs, identity, secret, tally
-from holdfast.backends.files.control.store import FilesControl
+from holdfast.backends.files import frozen, fs, identity, secret, tally
+from holdfast.backends.files.control.store import GATE, FilesControl
+from holdfast.backends.files.gate import Gate
 from holdfast.backends.files.live import FilesLive
+from holdfast.backends.files.locks import locks_in
+from holdfast.backends.files.medium import medium_of
 from holdfast.backends.files.transcripts import FilesTranscripts
-from holdfast.errors import ReadOnlyError, StoreError
+from holdfast.errors import ReadOnlyError, SharedFilesystemError, StoreError
+from holdfast.ports import Guarantees
 from holdfast.types import Owner, OwnerId
 
 if TYPE_CHECKING:
@@ -19,6 +24,8 @@ if TYPE_CHECKING:
     from holdfast.types import HoldStatistics
 
 __all__ = ["FilesStore", "this_process"]
+
+log = logging.getLogger("holdfast.store")
 
 _CANNOT_WRITE: Final = {errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -31,11 +38,14 @@ class FilesStore:
         Open, and create if need be, the state directory *state*.
 
         Raises:
+            SharedFilesystemError: several machines may share its file system, and
+                `store.allow_shared_filesystem` is off.  Nothing was made.
             ReadOnlyError: it cannot be written to.
             NewerSchemaError: a newer Holdfast wrote it.
             StoreError: it is not a directory, or its medium fails.
         """
         self.where = os.path.abspath(state)
+        self._shared = _is_shared(self.where, allowed=settings.allow_shared_filesystem)
         _make_directory(self.where)
         self.owner = this_process()
         self.control = FilesControl(self.where)
@@ -43,8 +53,17 @@ class FilesStore:
             self.where,
             durability=settings.durability,
             max_hold_ms=settings.write_lock_max_hold_ms,
+            stale_ms=settings.write_lock_stale_ms,
         )
         self.live = FilesLive(self.where)
+        self._stale_ms = settings.write_lock_stale_ms
+        self._gate = Gate(os.path.join(self.where, GATE))
+
+    @property
+    def guarantees(self) -> Guarantees:
+        if self._shared:
+            return Guarantees.NONE
+        return Guarantees.FENCES_APPENDS | Guarantees.PROVES_DEATH
 
     def secret(self, name: str) -> tuple[str, bool]:
         return secret.published(os.path.join(self.where, name))
@@ -53,7 +72,18 @@ class FilesStore:
         return tally.statistics()
 
     def is_dead(self, other: Owner) -> bool:
+        if self._shared:  # A clone of this machine may have its name, and any pid.
+            return False
         return identity.facts_about(identity.of_owner(other)) == "dead"
+
+    def locks(self) -> list[dict[str, Any]]:
+        return [seen.to_json() for seen in locks_in(self.where, stale_ms=self._stale_ms)]
+
+    def frozen_holder(self) -> str | None:
+        holder = frozen.inside(self._gate)
+        if holder is None or not frozen.is_frozen(holder.pid, holder.start):
+            return None
+        return frozen.in_words(frozen.transaction_of(self.where), holder)
 
     async def close(self) -> None:
         await self.control.close()
@@ -65,6 +95,28 @@ def this_process() -> Owner:
     return Owner(
         OwnerId(uuid7()), me.pid, me.start or 0, me.boot or "", me.pid_ns or 0, me.host or ""
     )
+
+
+def _is_shared(path: str, *, allowed: bool) -> bool:
+    """Whether *path* is on a shared file system; refused unless *allowed*, and then said."""
+    try:
+        medium = medium_of(path)
+    except OSError as error:
+        raise fs.store_error(error, path, "asking for its file system") from error
+    if medium.shared and not allowed:
+        raise SharedFilesystemError(
+            path=path,
+            detail=f"on a file system that other machines may share ({medium.name})",
+            filesystem=medium.name,
+        )
+    if medium.shared:
+        log.warning(
+            "%s is on %s, which other machines may share: their writers are not excluded, and"
+            " no owner is ever proven dead (store.allow_shared_filesystem)",
+            path,
+            medium.name,
+        )
+    return medium.shared
 
 
 def _make_directory(path: str) -> None:

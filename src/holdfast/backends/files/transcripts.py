@@ -1,57 +1,47 @@
 """
 Transcripts on files: one JSONL file a session, written only under its write lock.
 
-The lock is taken for a load or an append, never across a model call.  Nothing here decides
-whether an append is allowed: the caller checks its token *after* it has the lock, and this
-module writes the batch with one write while the lock is still held.
+The lock is taken for a load or an append, never across a model call.  What is done under it
+is in `held.py`, and does not know of sessions.
 """
 
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast._core import jsonl
-from holdfast._core.tree import VERSION, Tree, bad_header
+from holdfast._core.tree import VERSION, Tree
 from holdfast._stamps import now_iso
 from holdfast.backends.files import fs, paging
-from holdfast.backends.files.write_lock import WriteLock
+from holdfast.backends.files.held import HeldFile
+from holdfast.backends.files.latch import publish_file
+from holdfast.backends.files.loaded import Reading, check_header, read_bytes, stat_of
+from holdfast.backends.files.write_lock import STALE_MS, WriteLock
 from holdfast.errors import BadTranscriptError
-from holdfast.types import Appended, Mark
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from holdfast.backends.files.hold import Hold
-    from holdfast.types import Advance, EntriesPage, FencingToken, Session
+    from holdfast.types import EntriesPage, Entry, FencingToken, Session, TurnId
 
-__all__ = ["FilesTranscripts", "HeldTranscript", "read_tree"]
-
-TAIL_BYTES: Final = 4096  #: Read back to see that what stood before the mark still does.
-KEPT_MAX: Final = 64  #: Sessions whose decoded entries stay in memory.
-KEPT_BYTES_MAX: Final = 8 * 1024 * 1024  #: A longer transcript is decoded anew each time.
+__all__ = ["FilesTranscripts", "read_tree"]
 
 
-@dataclass(slots=True)
-class _Loaded:
-    """What has been read so far of one file, so that only its tail need be read again."""
-
-    device: int
-    inode: int
-    end: int  #: Offset behind the last whole line that `tree` has been fed.
-    tail: bytes  #: The bytes just before `end`.
-    tree: Tree
+SALVAGE: Final = "salvage"  #: In the state directory: replies without a transcript.
 
 
 class FilesTranscripts:
     """The `Transcripts` port on a state directory."""
 
-    def __init__(self, state: str, *, durability: str, max_hold_ms: int) -> None:
+    def __init__(
+        self, state: str, *, durability: str, max_hold_ms: int, stale_ms: int = STALE_MS
+    ) -> None:
         self._state = os.path.realpath(state)
-        self._durability, self._max_hold_ms = durability, max_hold_ms
-        self._kept: OrderedDict[str, _Loaded] = OrderedDict()
+        self._durability = durability
+        self._max_hold_ms, self._stale_ms = max_hold_ms, stale_ms
+        self._reading = Reading()
 
     def path(self, session: Session) -> str:
         """
@@ -61,7 +51,10 @@ class FilesTranscripts:
             BadTranscriptError: a symlink leads out of the state directory.
         """
         path = os.path.join(self._state, session.transcript)
-        resolved = fs.table.realpath(path)
+        try:
+            resolved = fs.table.realpath(path)
+        except OSError as error:
+            raise fs.store_error(error, path, "resolving the path") from error
         if not resolved.startswith(self._state + os.sep):
             raise BadTranscriptError(
                 path=path, detail=f"it leads out of the state directory, to {resolved}"
@@ -76,7 +69,7 @@ class FilesTranscripts:
         token: FencingToken | None,
         run_id: str | None,
         lane: str | None,
-    ) -> HeldTranscript:
+    ) -> HeldFile:
         """
         Take the write lock.
 
@@ -90,6 +83,7 @@ class FilesTranscripts:
             path,
             timeout_s=timeout_s,
             max_hold_ms=self._max_hold_ms,
+            stale_ms=self._stale_ms,
             lane=lane,
             run_id=run_id,
             session_id=session.session_id,
@@ -97,7 +91,23 @@ class FilesTranscripts:
             header=self._header(session, path),
         )
         hold = await lock.acquire()
-        return HeldTranscript(self, session, hold)
+        return HeldFile(
+            hold, self._reading, durability=self._durability, generation=session.generation
+        )
+
+    def salvage(
+        self, turn_id: TurnId, token: FencingToken, entries: Sequence[Entry]
+    ) -> str | None:
+        """`salvage/<turn>.<token>.jsonl`; a second one for the same token changes nothing."""
+        directory = os.path.join(self._state, SALVAGE)
+        path = os.path.join(directory, f"{turn_id}.{token}.jsonl")
+        try:
+            fs.make_dirs(directory)
+            publish_file(path, lambda: jsonl.encode(entries))
+            fs.sync_dir(self._state)
+        except OSError as error:
+            raise fs.store_error(error, path, "keeping a reply") from error
+        return os.path.relpath(path, self._state)
 
     def read(self, session: Session) -> Tree:
         """The transcript as it stands.  No lock, no row, no byte changed."""
@@ -117,11 +127,10 @@ class FilesTranscripts:
 
     def _header(self, session: Session, path: str) -> Any:
         directory = os.path.dirname(path)
-        if not os.path.isdir(directory):
-            try:
-                os.makedirs(directory, mode=0o700, exist_ok=True)
-            except OSError as error:
-                raise fs.store_error(error, directory, "making a directory") from error
+        try:
+            fs.make_dirs(directory)
+        except OSError as error:
+            raise fs.store_error(error, directory, "making a directory") from error
 
         def publish() -> bytes:
             if session.end_offset:
@@ -141,89 +150,6 @@ class FilesTranscripts:
 
         return publish
 
-    def syncs(self, *, final: bool) -> bool:
-        """Whether this append is synced: `turn` syncs the question and the final batch."""
-        return self._durability == "always" or (self._durability == "turn" and final)
-
-    def load(self, session: Session, hold: Hold) -> Tree:
-        """Everything in the file, reading only what is new since this process last looked."""
-        stat, path = fs.table.fstat(hold.fd), hold.path
-        kept = self._kept.pop(session.session_id, None)
-        if kept is None or not _continues(kept, hold.fd, stat):
-            kept = _Loaded(stat.st_dev, stat.st_ino, 0, b"", Tree())
-        data = _read(hold.fd, kept.end, stat.st_size, path)
-        whole = data.rfind(b"\n") + 1
-        kept.tree.feed(jsonl.lines(data[:whole], offset=kept.end))
-        _check_header(kept.tree, path)
-        kept.end += whole
-        kept.tail = (kept.tail + data[:whole])[-TAIL_BYTES:]
-        if kept.end <= KEPT_BYTES_MAX:
-            self._kept[session.session_id] = kept
-            if len(self._kept) > KEPT_MAX:
-                self._kept.popitem(last=False)
-        return kept.tree
-
-
-class HeldTranscript:
-    """A transcript whose write lock we hold.  Not to be kept across a model call."""
-
-    def __init__(self, store: FilesTranscripts, session: Session, hold: Hold) -> None:
-        self._store, self._session, self._hold = store, session, hold
-
-    @property
-    def path(self) -> str:
-        return self._hold.path
-
-    def load(self) -> Tree:
-        """
-        The transcript's entries.
-
-        Raises:
-            BadTranscriptError: no header that we know; names the file and the line.
-        """
-        return self._store.load(self._session, self._hold)
-
-    def mark(self) -> Mark:
-        """How far the transcript goes now, and what stands at its leaf."""
-        stat, tree = fs.table.fstat(self._hold.fd), self.load()
-        return Mark(stat.st_dev, stat.st_ino, stat.st_size, tree.leaf)
-
-    def advance(self, mark: Mark) -> Advance:
-        """
-        What has happened since *mark*.
-
-        A file that only grew is `appended`.  Anything else is read whole, and is `appended`
-        as long as the entry that the mark stood on is still there to go on from.
-        """
-        stat = fs.table.fstat(self._hold.fd)
-        same_file = (stat.st_dev, stat.st_ino) == (mark.device, mark.inode)
-        if same_file and stat.st_size == mark.size:
-            return "same"
-        tree = self.load()
-        if mark.leaf is not None and mark.leaf not in tree.entries:
-            return "rewritten"
-        return "same" if tree.leaf == mark.leaf and stat.st_size == mark.size else "appended"
-
-    def append(self, entries: Sequence[Mapping[str, Any]], *, final: bool) -> Appended:
-        """
-        Append *entries* with one write, and sync as `session.durability` says.
-
-        Args:
-            entries: complete, with ids and parents; all of them or none are written.
-            final: the batch ends its turn, or is the question that begins it.
-
-        Raises:
-            LockLostError: our claim is gone.  Nothing was written.
-            StoreError: nothing was written, unless ``landed`` says otherwise.
-        """
-        data, synced = jsonl.encode(entries), self._store.syncs(final=final)
-        end = self._hold.append(data, sync=synced)
-        return Appended(data, end, self._session.generation, synced)
-
-    def release(self) -> None:
-        """Give the write lock back.  Idempotent; never raises."""
-        self._hold.release()
-
 
 def read_tree(path: str) -> Tree:
     """
@@ -237,49 +163,12 @@ def read_tree(path: str) -> Tree:
     except IsADirectoryError as error:
         raise BadTranscriptError(path=path, detail="it is a directory") from error
     except OSError as error:
-        raise BadTranscriptError(
-            path=path, detail=f"cannot be read: {error.strerror}"
-        ) from error
+        raise paging.unreadable(path, error) from error
     try:
         tree = Tree()
-        data = _read(fd, 0, fs.table.fstat(fd).st_size, path)
+        data = read_bytes(fd, 0, stat_of(fd, path).st_size, path)
         tree.feed(jsonl.lines(data))
     finally:
-        fs.close_fd(fd)
-    _check_header(tree, path)
+        fs.close_quietly(fd)
+    check_header(tree, path)
     return replace(tree)
-
-
-def _check_header(tree: Tree, path: str) -> None:
-    problem = None
-    if tree.header is None:
-        problem = "the session header is missing"
-    elif tree.skipped and tree.skipped[0][0] == 0:
-        problem = bad_header(None)
-    else:
-        problem = bad_header(tree.header)
-    if problem is not None:
-        raise BadTranscriptError(path=path, detail=problem, line=1)
-
-
-def _continues(kept: _Loaded, fd: int, stat: os.stat_result) -> bool:
-    if (kept.device, kept.inode) != (stat.st_dev, stat.st_ino) or stat.st_size < kept.end:
-        return False
-    start = kept.end - len(kept.tail)
-    return fs.table.pread(fd, len(kept.tail), start) == kept.tail
-
-
-def _read(fd: int, start: int, end: int, path: str) -> bytes:
-    chunks = []
-    try:
-        while start < end:
-            chunk = fs.table.pread(fd, end - start, start)
-            if not chunk:
-                break
-            chunks.append(chunk)
-            start += len(chunk)
-    except OSError as error:
-        if isinstance(error, IsADirectoryError):
-            raise BadTranscriptError(path=path, detail="it is a directory") from error
-        raise fs.store_error(error, path, "reading the transcript") from error
-    return b"".join(chunks)

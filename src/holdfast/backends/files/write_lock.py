@@ -15,7 +15,8 @@ The write lock on files: the right to append to one transcript, across processes
 
 Who may touch what: a transcript's bytes are written by the holder of all four, and by
 nobody else; a claim of ours is removed by its own hold, or by whoever holds the latch; a
-stranger's claim by nobody here; the gate file is never removed.
+stranger's claim by whoever holds the latch, and only when its owner is proven dead
+(`_core.staleness`); the gate file is never removed.
 
 The lock is held for local input and output, never across an await on a model, a tool or a
 channel.  That is what the turn's lease is for.
@@ -29,12 +30,14 @@ import os
 import threading
 from typing import TYPE_CHECKING, Final
 
-from holdfast.backends.files import fs, identity, line, pump, tally
+from holdfast.backends.files import farewell, fs, identity, line, pump, tally
 from holdfast.backends.files.claim import now_iso
-from holdfast.backends.files.climb import Climb, MovedError, Names, Request, timeout_error
+from holdfast.backends.files.climb import Climb, MovedError, Names, Request
 from holdfast.backends.files.gate import pause
-from holdfast.backends.files.hold import Hold
+from holdfast.backends.files.hold import Ascent, Hold, Terms
+from holdfast.backends.files.refusal import refused, stale_error
 from holdfast.backends.files.tally import statistics
+from holdfast.errors import LockStaleError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +46,9 @@ __all__ = ["Hold", "WriteLock", "statistics"]
 
 TIMEOUT_S: Final = 60.0
 MAX_HOLD_MS: Final = 30_000
+STALE_MS: Final = 1_800_000
+#: How often who is in line behind others of this process looks whether to fail fast.
+LOOK_S: Final = 0.25
 
 
 class WriteLock:
@@ -56,7 +62,15 @@ class WriteLock:
     Args:
         path: the transcript, by any of its names.
         timeout_s: one total deadline: line, gate, latch and claim together.
-        max_hold_ms: what the claim promises to strangers.
+        max_hold_ms:
+            what the claim promises to others.  Our own watchdog ends a hold that passes it;
+            then its next use raises LockLostError.
+        stale_ms:
+            the age at which a holder that lives, or may live, is reported although it
+            promised nothing, or more.  Age removes no claim: only proof of death does.
+        fail_fast:
+            whether to raise LockStaleError as soon as the holder is to be reported, instead
+            of at the deadline.
         lane, run_id, session_id, token: for the claim, so that a waiter can name the holder.
         header:
             makes the first bytes of a transcript that does not exist; called in a worker
@@ -73,6 +87,8 @@ class WriteLock:
         *,
         timeout_s: float = TIMEOUT_S,
         max_hold_ms: int = MAX_HOLD_MS,
+        stale_ms: int = STALE_MS,
+        fail_fast: bool = False,
         lane: str | None = None,
         run_id: str | None = None,
         session_id: str | None = None,
@@ -83,9 +99,13 @@ class WriteLock:
         self.timeout_s = timeout_s
         self.token = token
         self._header = header
-        self._max_hold_ms = max_hold_ms
+        self._terms = Terms(max_hold_ms, run_id, lane)
+        self._stale_ms = stale_ms
+        self._fail_fast = fail_fast
         self._about = {"token": token, "runId": run_id, "sessionId": session_id, "lane": lane}
         self._names: Names | None = None
+        self._inode: line.Inode | None = None  #: As last seen, with `_names`.
+        self._key: str | None = None  #: Of its line.
         self._payload_of: identity.Identity | None = None
         self._payload_parts = ("", "")
         self._entered: dict[object, Hold] = {}  #: Holds of `with` blocks, by task or thread.
@@ -99,6 +119,7 @@ class WriteLock:
 
         Raises:
             LockTimeoutError: not within `timeout_s`; names the holder.
+            LockStaleError: nor that, and the holder overstays, or cannot be proven dead.
             DeadlockError: this very task holds it.
             BadTranscriptError: not a regular file that we may read and write.
             ClaimUnknownError: the file system did not say whether our claim landed.
@@ -113,6 +134,9 @@ class WriteLock:
                 return await self._acquire_once(deadline_s)
             except MovedError:
                 self._names = None
+            except LockStaleError:
+                tally.add_stale_report()
+                raise
 
     def acquire_sync(self) -> Hold:
         """
@@ -128,6 +152,9 @@ class WriteLock:
                 return self._acquire_sync_once(deadline_s)
             except MovedError:
                 self._names = None
+            except LockStaleError:
+                tally.add_stale_report()
+                raise
 
     async def __aenter__(self) -> Hold:
         hold = await self.acquire()
@@ -149,40 +176,65 @@ class WriteLock:
 
     async def _acquire_once(self, deadline_s: float) -> Hold:
         request = self._request(deadline_s)
-        place = line.Place(blocking=False)
+        place = line.Place(blocking=False, key=self._key)
         await _stand_in_line(request, place)
         climb = Climb(request, place)
         try:
             wait_s = climb.step(may_block=False)
-            if wait_s is not None:
-                await pump.finish(climb, wait_s)
+            if wait_s is None:
+                return self._hold(climb)
+            ascent = Ascent(climb, self._hold)
+            await pump.finish(ascent, wait_s)
         except asyncio.CancelledError:
             raise  # The pump has abandoned it, or will.
         except BaseException:
             climb.abandon()
             raise
-        return Hold(climb.grip, self.token, contended=climb.contended)
+        assert ascent.hold is not None
+        return ascent.hold
 
     def _acquire_sync_once(self, deadline_s: float) -> Hold:
         request = self._request(deadline_s)
-        place = line.Place(blocking=True)
+        place = line.Place(blocking=True, key=self._key)
         _stand_in_line_blocking(request, place)
         climb = Climb(request, place)
         try:
             while (wait_s := climb.step(may_block=True)) is not None:
                 pause(wait_s)
+            return self._hold(climb)
         except BaseException:
             climb.abandon()
             raise
-        return Hold(climb.grip, self.token, contended=climb.contended)
+
+    def _hold(self, climb: Climb) -> Hold:
+        grip = climb.grip
+        assert grip.latch is not None
+        if grip.latch.inode != self._inode:  # Made, or replaced, since we looked.
+            self._inode = grip.latch.inode
+            self._key = key = line.key_of(self._inode)
+            assert key is not None
+            line.move(grip.place, key)
+        return Hold(grip, self.token, self._terms, contended=climb.contended)
 
     def _request(self, deadline_s: float) -> Request:
+        if not farewell.ready:
+            farewell.prepare()
         if self._names is None:
             try:
                 self._names = Names.of(self.path)
+                self._inode = line.inode_of(self._names.resolved)
+                self._key = line.key_of(self._inode)
             except OSError as error:
                 raise fs.store_error(error, self.path, "resolving the path") from error
-        return Request(self._names, self.timeout_s, deadline_s, self._header, self._payload)
+        return Request(
+            self._names,
+            self.timeout_s,
+            deadline_s,
+            self._header,
+            self._payload,
+            self._stale_ms,
+            self._fail_fast,
+        )
 
     def _payload(self, claim_id: str) -> bytes:
         """Pretty JSON and a newline.  All but two fields are rendered once an object."""
@@ -196,7 +248,7 @@ class WriteLock:
         fields = {
             "pid": ours.pid,
             "createdAt": "\0",
-            "maxHoldMs": self._max_hold_ms,
+            "maxHoldMs": self._terms.max_hold_ms,
             "starttime": ours.start,
             **self._about,
             "host": ours.host,
@@ -220,18 +272,48 @@ async def _stand_in_line(request: Request, place: line.Place) -> None:
     place.wake = lambda: _wake(loop, granted)
     if line.join(path, place):
         return
-    timer = loop.call_later(max(request.deadline_s - fs.table.monotonic(), 0), _settle, granted)
+    timers: list[asyncio.Handle] = [loop.call_later(_left_s(request), _settle, granted)]
+    if request.fail_fast:
+        timers.append(loop.call_soon(_look, request, loop, granted, timers))
     try:
         await granted
         if place.granted:
             return
         tally.add_timeout()
-        raise timeout_error(request)
+        raise refused(request, latched=False, busy=False)
     except BaseException:
         line.leave(path, place)
         raise
     finally:
-        timer.cancel()
+        for timer in timers:
+            timer.cancel()
+
+
+def _look(
+    request: Request,
+    loop: asyncio.AbstractEventLoop,
+    granted: asyncio.Future[None],
+    timers: list[asyncio.Handle],
+) -> None:
+    """Whether to fail fast; every LOOK_S."""
+    if granted.done():
+        return
+    stale = _stale(request)
+    if stale is not None:
+        granted.set_exception(stale)
+    else:
+        timers[-1] = loop.call_later(LOOK_S, _look, request, loop, granted, timers)
+
+
+def _stale(request: Request) -> LockStaleError | None:
+    try:
+        return stale_error(request, latched=False, busy=False)
+    except OSError:
+        return None  # The head of the line meets it as well, and says so.
+
+
+def _left_s(request: Request) -> float:
+    return max(request.deadline_s - fs.table.monotonic(), 0)
 
 
 def _wake(loop: asyncio.AbstractEventLoop, granted: asyncio.Future[None]) -> None:
@@ -252,10 +334,15 @@ def _stand_in_line_blocking(request: Request, place: line.Place) -> None:
     if line.join(path, place):
         return
     try:
-        granted.wait(max(request.deadline_s - fs.table.monotonic(), 0))
+        while request.fail_fast and not place.granted and _left_s(request) > 0:
+            stale = _stale(request)
+            if stale is not None:
+                raise stale
+            granted.wait(min(_left_s(request), LOOK_S))
+        granted.wait(_left_s(request))
         if not place.granted:
             tally.add_timeout()
-            raise timeout_error(request)
+            raise refused(request, latched=False, busy=False)
     except BaseException:
         line.leave(path, place)
         raise

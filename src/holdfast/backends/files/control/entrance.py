@@ -8,11 +8,14 @@ trying BEGIN itself: SQLite's own lock is what excludes, the gate is only order.
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+from holdfast.backends.files.frozen import Lookout, transaction_of
+from holdfast.backends.files.frozen import inside as who
 from holdfast.errors import LockTimeoutError, StoreError, UnavailableError
 
 if TYPE_CHECKING:
@@ -37,9 +40,16 @@ def inside(db: sqlite3.Connection, gate: Gate, path: str, timeout_s: float) -> I
         sqlite3.Error: SQLite failed.
     """
     deadline_s = time.monotonic() + timeout_s
+    lookout = Lookout(transaction_of(os.path.dirname(path)), lambda: who(gate))
+
+    def busy() -> bool:
+        """Asked again and again while nobody before us moves."""
+        lookout.look(time.monotonic())
+        return not _begin(db)
+
     try:
         try:
-            right_of_way = gate.acquire(timeout_s, busy=lambda: not _begin(db), record=True)
+            right_of_way = gate.acquire(timeout_s, busy=busy, record=True)
         except LockTimeoutError as error:
             detail = f"no write transaction in {timeout_s:g} s; inside: {error.holder}"
             raise UnavailableError(path=path, detail=detail) from error

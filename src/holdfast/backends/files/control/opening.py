@@ -9,17 +9,18 @@ looking at it: SQLite does not wait where two could wait for each other.
 from __future__ import annotations
 
 import os
-import sqlite3
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from holdfast._stamps import uuid7
 from holdfast.backends.files import fs
-from holdfast.backends.files.control import schema
+from holdfast.backends.files.control import lineage, schema
 from holdfast.backends.files.control.entrance import inside
 from holdfast.errors import StoreError
 
 if TYPE_CHECKING:
+    import sqlite3
+
     from holdfast.backends.files.gate import Gate
 
 __all__ = ["connect", "prepare"]
@@ -71,10 +72,16 @@ def _publish(path: str) -> None:
 
 
 def connect(path: str, *, reading: bool = False) -> sqlite3.Connection:
-    """A connection with our modes set, and read back.  Raises sqlite3.Error, StoreError."""
+    """
+    A connection with our modes set, and read back.
+
+    Raises:
+        ForkedError: this is a forked child, and its parent had the database open.
+        sqlite3.Error, StoreError: the medium fails.
+    """
     # Whoever closes last holds SQLite's exclusive lock for a moment, outside the gate; to
     # open is to wait for that.  From then on the deadlines are ours.
-    db = sqlite3.connect(
+    db = lineage.connect(
         path, timeout=OPEN_TIMEOUT_S, isolation_level=None, check_same_thread=False
     )
     # The answer must be read: a failing switch raises only when its row is fetched, and the

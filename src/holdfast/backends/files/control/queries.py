@@ -45,6 +45,8 @@ __all__ = [
     "turns",
 ]
 
+#: Not deleted: see control/tending.py.
+STANDING: Final = "transcript NOT LIKE '%.jsonl.deleted-%'"
 PAGE: Final = 500  #: Rows a page: a few milliseconds of reading.
 
 
@@ -103,7 +105,8 @@ def sessions(
         " (SELECT count(*) FROM turns t WHERE t.session_id = s.session_id"
         "   AND state = 'accepted'),"
         " (SELECT turn_id FROM leases l WHERE l.session_id = s.session_id)"
-        f" FROM sessions s WHERE session_id {compare} ? ORDER BY session_id {order} LIMIT ?",
+        f" FROM sessions s WHERE session_id {compare} ? AND {STANDING}"
+        f" ORDER BY session_id {order} LIMIT ?",
         (after, PAGE),
     ).fetchall()
     return [
@@ -230,7 +233,8 @@ def counts(db: sqlite3.Connection) -> Counts:
     ask = (
         "SELECT (SELECT count(*) FROM turns WHERE state = 'accepted'),"
         " (SELECT count(*) FROM turns WHERE state = 'running'),"
-        " (SELECT count(*) FROM leases), (SELECT count(*) FROM sessions)"
+        " (SELECT count(*) FROM leases),"
+        f" (SELECT count(*) FROM sessions WHERE {STANDING})"
     )
     return Counts(*db.execute(ask).fetchone())
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from holdfast.backends.files.control import admission, leases, owners, queries
 from holdfast.backends.files.control.faults import translated
+from holdfast.backends.files.control.lineage import START_ANEW
 from holdfast.backends.files.control.opening import connect, prepare
 from holdfast.backends.files.control.reader import Reader
 from holdfast.backends.files.control.rows import fetch_session, fetch_turn
@@ -53,11 +54,12 @@ if TYPE_CHECKING:
         TurnState,
     )
 
-__all__ = ["FilesControl"]
+__all__ = ["DATABASE", "GATE", "FilesControl"]
 
 T = TypeVar("T")
 
 DATABASE: Final = "control.db"
+GATE: Final = "control.gate"
 GATE_TIMEOUT_S: Final = 30.0  #: One total deadline for a write, a frozen neighbour included.
 
 
@@ -68,7 +70,7 @@ class FilesControl:
         self._path = os.path.join(state, DATABASE)
         self._pid = os.getpid()
         self._wake = Wake(os.path.join(state, "control.wake"))
-        gate = Gate(os.path.join(state, "control.gate"))
+        gate = Gate(os.path.join(state, GATE))
         try:
             prepare(self._path, gate)
             self._lookups = Reader(self._path, connect(self._path, reading=True))
@@ -76,7 +78,7 @@ class FilesControl:
         except sqlite3.Error as error:
             self._wake.close()
             raise translated(error, self._path) from error
-        except StoreError:
+        except (StoreError, ForkedError):
             self._wake.close()
             raise
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="holdfast-reader")
@@ -118,6 +120,11 @@ class FilesControl:
         self._not_forked()
         return await asyncio.wrap_future(self._writer.submit(run, landed=landed, pokes=pokes))
 
+    def tend(self, run: Callable[[sqlite3.Connection], T]) -> T:
+        """One write transaction, blocking this thread: for who tends transcripts."""
+        self._not_forked()
+        return self._writer.submit(run).result()
+
     def _look_up(self, run: Callable[[sqlite3.Connection], T]) -> T:
         """A few index look-ups, tens of microseconds, inline."""
         self._not_forked()
@@ -130,7 +137,7 @@ class FilesControl:
 
     def _not_forked(self) -> None:
         if os.getpid() != self._pid:
-            raise ForkedError(what="this open store")
+            raise ForkedError(what="this open store", hint=START_ANEW)
 
     # ------------------------------------------------------------------ owners, runners
 

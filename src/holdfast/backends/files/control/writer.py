@@ -137,6 +137,7 @@ class Writer:
         except sqlite3.Error as error:
             self._fail(batch, translated(error, self._path))
             return
+        _points.reach("control.committed")
         if any(request.pokes and request.refusal is None for request in batch):
             self._wake.poke()
         for request in batch:

@@ -1,0 +1,87 @@
+"""
+The oracles can fail: with a guarantee taken out of the code, runs break, and say how.
+
+Each guarantee is removed in memory, for one test, from the very functions that keep it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytest.importorskip("greenlet", reason="the simulator needs greenlet (the extra `sim`)")
+
+from holdfast._runtime import booking
+from holdfast.backends.files import climb, fs
+from holdfast.backends.files.hold import Hold
+from holdfast.backends.files.latch import Latch
+from holdfast.testing import sim
+
+Patch = pytest.MonkeyPatch
+
+
+def first_broken(scenario: str, seeds: int) -> str:
+    """What broke first in the seeds of *scenario*; empty: nothing did."""
+    for seed in range(seeds):
+        outcome = sim.run(seed, scenario)
+        if outcome.broken is not None:
+            return outcome.broken
+    return ""
+
+
+def take_any_latch(self: Latch) -> bool:
+    self.held = True
+    return True
+
+
+def set_aside_by_look_and_unlink(path: str, *_: Any, **__: Any) -> bool:
+    try:
+        fs.table.lstat(path)
+        fs.table.unlink(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def nobody_looks(*_: Any, **__: Any) -> None:
+    return None
+
+
+def test_without_the_latch_one_removes_the_claim_of_another(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(Latch, "take", take_any_latch)
+    explored = sim.explore("two-on-a-dead-claim-without-order", preemptions=2)
+    assert "which holds" in str(explored.broken) or "two hold" in str(explored.broken)
+
+
+def test_with_look_then_unlink_a_reclaim_removes_a_live_claim(monkeypatch: Patch) -> None:
+    """The founding system's race: what came in between is removed as well."""
+    monkeypatch.setattr(climb, "set_aside", set_aside_by_look_and_unlink)
+    explored = sim.explore("dead-claim-replaced", preemptions=2)
+    assert "removed the claim of stranger, alive" in str(explored.broken)
+
+
+def test_with_removal_by_age_alone_a_live_owner_loses_its_claim(monkeypatch: Patch) -> None:
+    def reclaim(self: climb.Climb, *_: Any, **__: Any) -> bool:
+        return set_aside_by_look_and_unlink(self.request.names.claim) or True
+
+    monkeypatch.setattr(climb.Climb, "_reclaim", reclaim)
+    explored = sim.explore("against-a-stranger", preemptions=2)
+    assert "removed the claim of stranger, alive" in str(explored.broken)
+
+
+def test_a_hold_that_writes_on_after_its_watchdog_ended_it_is_seen(monkeypatch: Patch) -> None:
+    def write_anyway(self: Hold, data: bytes, **_: Any) -> int:
+        return fs.table.write(self._grip.latch._lingering, data)
+
+    def end(self: Hold, data: bytes, *, sync: bool) -> int:
+        return write_anyway(self, data) if self.aborted else append(self, data, sync=sync)
+
+    append = Hold.append
+    monkeypatch.setattr(Hold, "append", end)
+    assert "wrote after its hold was over" in first_broken("overstaying", 150)
+
+
+def test_without_the_token_check_a_turn_is_answered_twice(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(booking, "check_token", nobody_looks)
+    assert "was answered 2 times" in first_broken("turns", 300)
