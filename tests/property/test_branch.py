@@ -188,3 +188,15 @@ def test_what_a_turn_has_left_is_found_by_its_name(
 
 def left_by(tree: Tree, turn: str) -> list[dict[str, Any]]:
     return [e for e in tree.entries.values() if e.get("holdfast", {}).get("turn") == turn]
+
+
+def test_a_parent_that_comes_later_makes_the_branch_longer() -> None:
+    """Nobody writes so, but the whole reads it so."""
+    entry = {"type": "message", "id": "a", "parentId": "late", "message": {"content": "1"}}
+    late = {"type": "message", "id": "late", "appendMode": "side", "message": {"content": "0"}}
+    data = jsonl.encode([HEADER, entry])
+    for branch in (Branch.of(tree_of(data), len(data)), read(data, 200)):
+        assert branch is not None
+        assert branch.history() == ({"content": "1"},)
+        assert not branch.feed(jsonl.lines(data + jsonl.encode([late])))
+    assert len(tree_of(data + jsonl.encode([late])).history()) == 2

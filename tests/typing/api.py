@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import assert_type
+from typing import Any, assert_type
 
 import holdfast
 from holdfast.ports import Agent, ToolHook
@@ -38,6 +38,17 @@ async def main() -> None:
         assert_type(claim.append(b"{}\n", sync=False), int)
     with holdfast.WriteLock(Path("./notes.jsonl")) as claim:
         claim.check()
+    async with holdfast.Attempt(Path("./notes.jsonl"), queue_timeout_s=60) as attempt:
+        async with attempt.prompt_window() as window:
+            assert_type(attempt.state, str)
+        assert_type(window.entries, tuple[dict[str, Any], ...])
+        async with attempt.locked_write() as writer:
+            assert_type(writer.head, str | None)
+        assert_type(await attempt.append({"role": "assistant"}), list[dict[str, Any]])
+        assert_type(attempt.statistics().windows, int)
+        assert_type(await attempt.abort("enough"), bool)
+    async with holdfast.open("memory:") as other:
+        assert_type(other.store.guarantees, holdfast.ports.Guarantees)
     assert_type(weather("Oslo"), str)
     try:
         await hf.submit("nonsense", "")

@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from holdfast._core import jsonl
+from holdfast._runtime import booking
 from holdfast.backends.files import digest, fs, held, loaded
 from holdfast.backends.files.held import HeldFile
 from holdfast.backends.files.loaded import Reading
@@ -177,6 +179,14 @@ GROWTH: dict[str, Callable[[], list[dict[str, Any]]]] = {
         {"type": "leaf", "id": "c", "parentId": "x", "targetId": f"m{COUNT - 3}"},
         said(COUNT, f"m{COUNT - 3}"),
     ],
+    "back above the compaction": lambda: [
+        {"type": "leaf", "id": "c", "parentId": "x", "targetId": f"m{KEPT}"},
+        said(COUNT, f"m{KEPT}"),
+    ],
+    "back, and nothing said since": lambda: [
+        {"type": "leaf", "id": "c", "parentId": "x", "targetId": f"m{COUNT - 3}"}
+    ],
+    "a parent that comes later": lambda: [said(COUNT, "later"), {**said(3), "id": "later"}],
     "back to the top": lambda: [{"type": "leaf", "id": "c", "parentId": "x", "targetId": "m3"}],
     "a compaction": lambda: [
         {**said(COUNT), "type": "compaction", "firstKeptEntryId": f"m{COUNT - 5}"},
@@ -206,6 +216,7 @@ async def test_whatever_grows_behind_what_was_read_is_read_right(
         file.write(jsonl.encode(GROWTH[name]()) + torn)
     await check(long, reading)
     await check(long, reading)
+    await check(long, Reading())
 
 
 async def test_a_digest_that_is_made_meanwhile_costs_nothing_that_was_known(
@@ -287,18 +298,33 @@ async def test_a_mark_that_was_found_to_stand_is_left_again(long: Path, reads: R
         assert (change.kind, [each["id"] for each in change.entries]) == (
             "appended", [f"m{COUNT}"],
         )  # fmt: skip
+        new = found.mark()
+        assert new.leaf == f"m{COUNT}"
+    async with holding(long, reading) as found:
+        assert (await found.advance(new)).kind == "same"
         found.append([said(COUNT + 1)], final=False)
         assert found.leaf() == found.mark().leaf == f"m{COUNT + 1}"
 
 
-async def test_a_mark_whose_digest_was_given_up_is_not_left_again(long: Path) -> None:
-    reading = Reading()
-    async with holding(long, reading) as found:
+async def test_a_mark_that_stood_for_a_moment_is_not_left_again(long: Path) -> None:
+    async with holding(long) as found:
         mark = found.mark()
-    assert mark.proof is not None
-    mark.proof.stop()
-    if mark.proof.made.result(20) is not None:
-        pytest.skip("the digest was made before it could be stopped")
+        assert (await found.advance(mark)).kind == "same"
+        with long.open("ab") as file:
+            file.write(jsonl.encode([said(COUNT)]))
+        assert (await found.advance(mark)).kind == "appended"
+        assert found.mark().leaf == f"m{COUNT}", "what was told once would be told again"
+
+
+async def test_a_mark_whose_digest_was_given_up_is_not_left_again(
+    long: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading = Reading()
+    with monkeypatch.context() as patch:
+        patch.setattr(digest.Job, "_read", lambda _: None)
+        async with holding(long, reading) as found:
+            mark = found.mark()
+        assert mark.proof.made.result(20) is None
     async with holding(long, reading) as found:
         assert (await found.advance(mark)).kind == "same"
         again = found.mark()
@@ -306,3 +332,27 @@ async def test_a_mark_whose_digest_was_given_up_is_not_left_again(long: Path) ->
     os.utime(long)
     async with holding(long, reading) as found:
         assert (await found.advance(again)).kind == "same"
+
+
+@pytest.mark.parametrize(
+    ("again", "finished", "since"),
+    [(None, None, 77), ("owner_died", None, 0), ("drained", None, 0), (None, b"[]", 0)],
+)
+def test_whoever_has_run_before_is_looked_for_everywhere(
+    again: str | None, finished: bytes | None, since: int
+) -> None:
+    """Another turn may have run and committed behind what it has left."""
+    held_file, leased = mock.Mock(), mock.Mock(again=again, finished=finished)
+    leased.session.end_offset = 77
+    booking.left_by(held_file, leased)
+    held_file.about.assert_called_once_with(leased.turn.turn_id, since)
+
+
+async def test_a_leaf_entry_that_points_a_little_further_up_does_not_cost_the_whole(
+    long: Path, reads: Reads
+) -> None:
+    with long.open("ab") as file:
+        file.write(jsonl.encode(GROWTH["back, and nothing said since"]()))
+    async with holding(long) as found:
+        assert found.branch().leaf == f"m{COUNT - 3}"
+    assert reads.lines < 2 * (COUNT - KEPT)

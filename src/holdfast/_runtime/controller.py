@@ -210,7 +210,7 @@ class Attempt(Acting):
     async def history(self) -> tuple[Mapping[str, Any], ...]:
         """The messages of the active branch, oldest first."""
         async with self.locked_write() as writer:
-            return writer.load().history()
+            return writer.history()
 
     @asynccontextmanager
     async def cleanup(self) -> AsyncGenerator[Writer | None]:

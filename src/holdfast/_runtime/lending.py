@@ -179,7 +179,7 @@ class Lending:
         given = several(entries)
         held = await self._file.acquire(timeout_s)
         try:
-            batch = beside(given, held.load().leaf)
+            batch = beside(given, held.branch().leaf)
             held.append(batch, final=True)
         except BadTranscriptError:
             return self._file.set_aside(beside(given, None))

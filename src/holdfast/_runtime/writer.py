@@ -46,6 +46,10 @@ class Writer:
         """The active leaf: what the next entry is put onto."""
         return self._held.leaf()
 
+    def history(self) -> tuple[Mapping[str, Any], ...]:
+        """The messages of the active branch, oldest first.  Raises as `load`."""
+        return self._held.branch().history()
+
     def load(self) -> Tree:
         """The whole transcript.  Raises BadTranscriptError, StoreError."""
         return self._held.load()

@@ -83,6 +83,8 @@ async def an_old_tokens_log_is_left_for_good(make: Callable[[], Store]) -> None:
         assert a.live.newest([turn_id]) == {turn_id: 2}
         assert [event.log_id for event in tail.read(2)] == [(2, 1)]
         assert tail.read(1) == [], "what a fenced owner still writes is never shown"
+        for log in (old, new):
+            log.close()
 
 
 @clause

@@ -113,7 +113,7 @@ def join_empty(path: str, place: Place) -> bool:
     if key is None:
         key = place.key = path
     with _mutex:
-        if key in _lines:
+        if key in _lines or path in _lines:
             return False
         _lines[key] = deque((place,))
         place.granted = True
@@ -134,6 +134,8 @@ def join(path: str, place: Place) -> bool:
     if key is None:
         key = place.key = path
     with _mutex:
+        if key not in _lines and path in _lines:
+            key = place.key = path  # Who stands there is making the file at this moment.
         line = _lines.get(key)
         if line is None:
             _lines[key] = deque((place,))
