@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from holdfast._runtime.receipts import Receipt as Receipt
     from holdfast._runtime.runtime import Holdfast as Holdfast
     from holdfast.agents.tools import tool as tool
-    from holdfast.backends.files.write_lock import WriteLock as WriteLock
+    from holdfast.backends.files.lock.write_lock import WriteLock as WriteLock
 
 __version__ = "0.1.0"
 
@@ -36,7 +36,7 @@ _WHERE = {
     "Outcome": "holdfast._runtime.receipts",
     "OwnTurn": "holdfast._runtime.own_turn",
     "Receipt": "holdfast._runtime.receipts",
-    "WriteLock": "holdfast.backends.files.write_lock",
+    "WriteLock": "holdfast.backends.files.lock.write_lock",
     "open": "holdfast._assemble",
     "tool": "holdfast.agents.tools",
 }

@@ -109,7 +109,7 @@ async def opened(
 
     where = os.fspath(store)
     if not where.startswith("memory:"):
-        from holdfast.backends.files import farewell  # noqa: PLC0415
+        from holdfast.backends.files.lock import farewell  # noqa: PLC0415
 
         farewell.prepare()  # Here, where the main thread mostly is; no pump's thread may.
     found = await asyncio.get_running_loop().run_in_executor(None, open_store, where, settings)

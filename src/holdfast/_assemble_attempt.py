@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from holdfast._runtime import controller
-from holdfast.backends.files.attempting import FilesAttempt
+from holdfast.backends.files.transcript.attempting import FilesAttempt
 
 __all__ = ["Attempt"]
 

@@ -27,7 +27,7 @@ def tending(store: Store) -> Tending:
         BadRequestError: it keeps none in files.
     """
     from holdfast.backends.files.store import FilesStore  # noqa: PLC0415
-    from holdfast.backends.files.tending import FilesTending  # noqa: PLC0415
+    from holdfast.backends.files.tending.sessions import FilesTending  # noqa: PLC0415
 
     if not isinstance(store, FilesStore):
         raise BadRequestError(detail=f"{store.where} keeps no transcripts in files")
@@ -62,8 +62,8 @@ def tended(where: str, settings: Settings) -> Iterator[Tending]:
 
 def repair_file(path: str, settings: Settings, *, timeout_s: float) -> Repaired:
     """Repair any transcript; with its session, if it stands in a store.  See `Tending`."""
-    from holdfast.backends.files.tending import state_of  # noqa: PLC0415
-    from holdfast.backends.files.tending_repair import repair_file as repair  # noqa: PLC0415
+    from holdfast.backends.files.tending.repairing import repair_file as repair  # noqa: PLC0415
+    from holdfast.backends.files.tending.sessions import state_of  # noqa: PLC0415
 
     state = state_of(path)
     if state is None:
@@ -74,10 +74,10 @@ def repair_file(path: str, settings: Settings, *, timeout_s: float) -> Repaired:
 
 def would_repair(path: str) -> Repaired:
     """What `repair_file` would do.  No lock, no row, no byte changed."""
-    from holdfast.backends.files import tending_repair  # noqa: PLC0415
     from holdfast.backends.files.control import tending as rows  # noqa: PLC0415
     from holdfast.backends.files.reading import FilesReading  # noqa: PLC0415
-    from holdfast.backends.files.tending import state_of  # noqa: PLC0415
+    from holdfast.backends.files.tending import repairing as tending_repair  # noqa: PLC0415
+    from holdfast.backends.files.tending.sessions import state_of  # noqa: PLC0415
 
     state = state_of(path)
     belonging = None

@@ -15,8 +15,8 @@ import threading
 import time
 
 from holdfast import _points
-from holdfast.backends.files import own
-from holdfast.backends.files.write_lock import Hold, WriteLock
+from holdfast.backends.files.lock import own
+from holdfast.backends.files.lock.write_lock import Hold, WriteLock
 
 
 def say(*words: object) -> None:

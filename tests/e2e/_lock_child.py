@@ -16,9 +16,9 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from holdfast.backends.files import write_lock
-from holdfast.backends.files.gate import Entry
-from holdfast.backends.files.write_lock import WriteLock, statistics
+from holdfast.backends.files.lock import write_lock
+from holdfast.backends.files.lock.gate import Entry
+from holdfast.backends.files.lock.write_lock import WriteLock, statistics
 from holdfast.errors import ForkedError
 
 if TYPE_CHECKING:

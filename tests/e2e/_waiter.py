@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 
-from holdfast.backends.files.write_lock import WriteLock
+from holdfast.backends.files.lock.write_lock import WriteLock
 from holdfast.errors import LockStaleError, LockWaitError
 
 

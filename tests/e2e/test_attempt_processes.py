@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from holdfast._core.verify import verify
-from holdfast.backends.files.transcripts import read_tree
+from holdfast.backends.files.transcript.transcripts import read_tree
 
 CHILD = Path(__file__).with_name("_attempt_child.py")
 

@@ -21,7 +21,7 @@ import holdfast
 from holdfast import errors
 from holdfast._core.settings import Settings
 from holdfast.backends.files.store import FilesStore
-from holdfast.backends.files.transcripts import read_tree
+from holdfast.backends.files.transcript.transcripts import read_tree
 from holdfast.testing import ScriptedModel
 from support import oracle
 
@@ -191,7 +191,7 @@ def test_an_unreadable_transcript_is_named(tmp_path: Path) -> None:
         directory.chmod(0o755)
     code = (
         "import os, sys; os.geteuid() or os.setuid(65534)\n"
-        "from holdfast.backends.files.transcripts import read_tree\n"
+        "from holdfast.backends.files.transcript.transcripts import read_tree\n"
         "from holdfast.errors import BadTranscriptError\n"
         "try: read_tree(sys.argv[1])\n"
         "except BadTranscriptError as error: print(error)\n"
@@ -207,7 +207,7 @@ def as_anybody(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Import as ourselves (our environment may be private); root then becomes nobody."""
     prelude = (
         "import holdfast, holdfast._assemble, holdfast.backends.files.store\n"
-        "import holdfast.backends.files.transcripts, holdfast._runtime.runtime\n"
+        "import holdfast.backends.files.transcript.transcripts, holdfast._runtime.runtime\n"
         "import encodings.idna, concurrent.futures.thread, asyncio.runners\n"
     )
     return subprocess.run(

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from holdfast.backends.files import identity
-from holdfast.backends.files.write_lock import WriteLock
+from holdfast.backends.files.lock.write_lock import WriteLock
 from holdfast.cli import main
 from support.crowd import Member
 from support.serving import Served

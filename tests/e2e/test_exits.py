@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from holdfast.backends.files.write_lock import WriteLock, statistics
+from holdfast.backends.files.lock.write_lock import WriteLock, statistics
 from holdfast.errors import LockWaitError
 
 if TYPE_CHECKING:

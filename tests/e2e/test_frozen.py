@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 import holdfast
-from holdfast.backends.files import frozen
-from holdfast.backends.files.write_lock import WriteLock
+from holdfast.backends.files.lock.write_lock import WriteLock
+from holdfast.backends.files.look import frozen
 from holdfast.cli import main
 from support.crowd import Member
 from support.serving import Served

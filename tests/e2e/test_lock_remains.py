@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from holdfast.backends.files import fs, spare
-from holdfast.backends.files.gate import TICKET_MAX
-from holdfast.backends.files.write_lock import WriteLock
+from holdfast.backends.files import fs
+from holdfast.backends.files.lock import spare
+from holdfast.backends.files.lock.gate import TICKET_MAX
+from holdfast.backends.files.lock.write_lock import WriteLock
 from holdfast.errors import LockTimeoutError, TakeoverError
 
 if TYPE_CHECKING:

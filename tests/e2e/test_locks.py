@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 import holdfast
-from holdfast.backends.files import identity, witness
-from holdfast.backends.files.write_lock import WriteLock
+from holdfast.backends.files import identity
+from holdfast.backends.files.lock import witness
+from holdfast.backends.files.lock.write_lock import WriteLock
 from holdfast.cli import main
 from support.serving import Served
 

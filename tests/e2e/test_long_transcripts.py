@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import holdfast
-from holdfast.backends.files import loaded
+from holdfast.backends.files.transcript import loaded
 from holdfast.testing import ScriptedModel
 from holdfast.testing.scripted import Say
 from support import oracle

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from holdfast.backends.files.write_lock import WriteLock
+from holdfast.backends.files.lock.write_lock import WriteLock
 from holdfast.errors import DeadlockError, LockWaitError
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def test_a_new_name_for_a_locked_file_lets_nobody_in(path: str, tmp_path: Path) 
         for name in ("late.jsonl", "later.jsonl"):
             command = (
                 "import sys\n"
-                "from holdfast.backends.files.write_lock import WriteLock\n"
+                "from holdfast.backends.files.lock.write_lock import WriteLock\n"
                 "from holdfast.errors import LockWaitError\n"
                 "try:\n"
                 "    WriteLock(sys.argv[1], timeout_s=0.1).acquire_sync()\n"

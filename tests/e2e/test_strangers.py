@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from holdfast.backends.files import witness
-from holdfast.backends.files.standing import judged
-from holdfast.backends.files.write_lock import WriteLock
+from holdfast.backends.files.lock import witness
+from holdfast.backends.files.lock.standing import judged
+from holdfast.backends.files.lock.write_lock import WriteLock
 from holdfast.errors import LockLostError, LockStaleError, LockTimeoutError
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ import holdfast
 from holdfast import _points
 from holdfast._assemble_tending import repair_file, tending
 from holdfast._core.settings import Settings
-from holdfast.backends.files.transcripts import read_tree
-from holdfast.backends.files.write_lock import WriteLock
+from holdfast.backends.files.lock.write_lock import WriteLock
+from holdfast.backends.files.transcript.transcripts import read_tree
 from holdfast.errors import BadRequestError, NotFoundError, SessionBusyError, TakeoverError
 from holdfast.testing import ScriptedModel
 from support import oracle
@@ -32,7 +32,7 @@ WITHIN_S = 120
 
 WRITER = """
 import json, sys
-from holdfast.backends.files.write_lock import WriteLock
+from holdfast.backends.files.lock.write_lock import WriteLock
 path, name, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 print("ready", flush=True)
 sys.stdin.readline()

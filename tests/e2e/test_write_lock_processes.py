@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from holdfast.backends.files.gate import Gate
-from holdfast.backends.files.write_lock import WriteLock
+from holdfast.backends.files.lock.gate import Gate
+from holdfast.backends.files.lock.write_lock import WriteLock
 from holdfast.errors import LockLostError, LockTimeoutError
 
 if TYPE_CHECKING:

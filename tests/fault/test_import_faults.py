@@ -14,7 +14,7 @@ from holdfast._core.settings import Settings
 from holdfast._core.verify import verify
 from holdfast.backends.files.control import tending as rows
 from holdfast.backends.files.store import FilesStore
-from holdfast.backends.files.tending import FilesTending
+from holdfast.backends.files.tending.sessions import FilesTending
 from holdfast.errors import BadRequestError, HoldfastError, UnavailableError
 from support.faulty import FaultyTable, faults_of, installed
 

@@ -17,7 +17,7 @@ import pytest
 
 from holdfast._core.verify import verify
 from holdfast.backends.files import fs
-from holdfast.backends.files.tending_repair import repair_file
+from holdfast.backends.files.tending.repairing import repair_file
 from holdfast.errors import HoldfastError, UnavailableError
 from support.faulty import (
     FaultyTable,

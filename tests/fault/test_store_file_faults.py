@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from holdfast._runtime.live import Live
-from holdfast.backends.files import fs, latch, secret
+from holdfast.backends.files import fs, secret
 from holdfast.backends.files.live import FilesLive
+from holdfast.backends.files.lock import latch
 from holdfast.errors import HoldfastError
 from holdfast.types import TurnId
 from support.faulty import FaultyTable, descriptors, faults_of, installed

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from holdfast.backends.files.transcripts import FilesTranscripts
+from holdfast.backends.files.transcript.transcripts import FilesTranscripts
 from holdfast.errors import HoldfastError, UnavailableError
 from holdfast.types import Session, SessionId
 from support.faulty import (

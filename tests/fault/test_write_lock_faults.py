@@ -14,12 +14,14 @@ import asyncio
 import json
 import logging
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from holdfast.backends.files import fs, identity, spare
-from holdfast.backends.files.write_lock import WriteLock
+from holdfast.backends.files import fs, identity
+from holdfast.backends.files.lock import spare
+from holdfast.backends.files.lock.write_lock import WriteLock
 from holdfast.errors import ClaimUnknownError, StoreError, UnavailableError
 from support.faulty import (
     ERRNOS,
@@ -32,7 +34,6 @@ from support.faulty import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 HEADER = b'{"type":"session"}\n'
 LINE = b'{"a":1}\n'
@@ -192,27 +193,14 @@ def check_one_fault(
 
 def test_the_table_is_what_is_called() -> None:
     """A file call that bypasses the table would never be made to fail."""
-    folder = os.path.dirname(fs.__file__)
-    mine = [
-        "identity",
-        "gate",
-        "latch",
-        "claim",
-        "spare",
-        "standing",
-        "line",
-        "tally",
-        "climb",
-        "hold",
-        "pump",
-        "write_lock",
-    ]
+    folder = Path(fs.__file__).parent
+    mine = [folder / "identity.py", *(folder / "lock").glob("*.py")]
     calls = [f"os.{name}(" for name in vars(fs.Fs()) if hasattr(os, name)]
     calls += ["fcntl.flock(", "fcntl.fcntl(", "open("]
     for module in mine:
-        with open(os.path.join(folder, f"{module}.py")) as file:
+        with module.open() as file:
             for number, text in enumerate(file, 1):
                 words = text.split()
                 assert not any(word.startswith(call) for word in words for call in calls), (
-                    f"{module}.py:{number}: {text}"
+                    f"{module.name}:{number}: {text}"
                 )

@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 
 import holdfast
-from holdfast.backends.files.write_lock import statistics
+from holdfast.backends.files.lock.write_lock import statistics
 from holdfast.errors import AbortedError, LockTimeoutError
 from support.incident import nobody_is_blocked, said, texts, until
 

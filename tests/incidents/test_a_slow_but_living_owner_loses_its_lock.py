@@ -28,7 +28,8 @@ from typing import Any
 import pytest
 
 import holdfast
-from holdfast.backends.files import identity, refusal, standing, witness
+from holdfast.backends.files import identity
+from holdfast.backends.files.lock import refusal, standing, witness
 from holdfast.errors import CoordinationError, LockStaleError, LockTimeoutError
 from support.incident import entries, nobody_is_blocked, said, texts
 from support.locks import stand

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 import holdfast
-from holdfast.backends.files.held import HeldFile
+from holdfast.backends.files.transcript.held import HeldFile
 from holdfast.errors import UnavailableError
 from holdfast.testing import ScriptedModel
 from support import oracle

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 import holdfast
-from holdfast.backends.files.held import HeldFile
+from holdfast.backends.files.transcript.held import HeldFile
 from holdfast.errors import UnavailableError
 from support.incident import appends, entries, nobody_is_blocked, said, texts
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import holdfast
-from holdfast.backends.files.write_lock import statistics
+from holdfast.backends.files.lock.write_lock import statistics
 from holdfast.testing import ModelServer, ScriptedModel, Step
 from holdfast.testing.scripted import Act, Call, Say
 from support import oracle

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import holdfast
-from holdfast.backends.files import line
+from holdfast.backends.files.lock import line
 from holdfast.errors import LockTimeoutError, OwnerWaitError
 from support.incident import nobody_is_blocked, until
 

@@ -122,7 +122,7 @@ MUTANTS = [
     ),
     Mutant(
         "whatever overstays is removed, by age alone (#88658)",
-        "backends/files/climb.py",
+        "backends/files/lock/climb.py",
         'if found.verdict != "reclaim":',
         'if found.verdict == "wait":',
         "incidents/test_a_slow_but_living_owner_loses_its_lock.py"
@@ -130,7 +130,7 @@ MUTANTS = [
     ),
     Mutant(
         "a claim that vanished while it was judged is reported (#87217)",
-        "backends/files/refusal.py",
+        "backends/files/lock/refusal.py",
         "        after = _judged(request, latched=latched, busy=busy)\n",
         "        after = before\n",
         "incidents/test_a_slow_but_living_owner_loses_its_lock.py"
@@ -145,28 +145,28 @@ MUTANTS = [
     ),
     Mutant(
         "what came instead of a dead claim is unlinked (65 of 100 stampedes)",
-        "backends/files/standing.py",
+        "backends/files/lock/standing.py",
         "        fs.table.rename(path, aside)\n",
         "        fs.table.unlink(path)\n        return True\n",
         "unit/test_write_lock_claim.py::test_what_came_instead_of_a_dead_claim_is_put_back",
     ),
     Mutant(
         "without the latch, `rm *.lock` lets a second one in",
-        "backends/files/latch.py",
+        "backends/files/lock/latch.py",
         "            fs.table.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
         "            pass\n",
         "e2e/test_strangers.py::test_an_operator_who_removes_lock_files_lets_nobody_of_ours_in",
     ),
     Mutant(
         "the claim is not looked at before an append: two write at once",
-        "backends/files/hold.py",
+        "backends/files/lock/hold.py",
         "            self._check_claim()\n            self._check_file()\n            points.reach",
         "            self._check_file()\n            points.reach",
         "unit/test_attempt_alone.py::test_a_removed_claim_is_noticed_and_nothing_is_written",
     ),
     Mutant(
         "the watchdog gives the lock back and its holder writes on (#44510, #113019)",
-        "backends/files/tenure.py",
+        "backends/files/lock/tenure.py",
         "self._closing, self._end = threading.get_ident(), _End(reason, hint)\n"
         "            under_way",
         "self._end = _End(reason, hint)\n            under_way",
@@ -174,7 +174,7 @@ MUTANTS = [
     ),
     Mutant(
         "who is cancelled while it waits keeps its place in line",
-        "backends/files/write_lock.py",
+        "backends/files/lock/write_lock.py",
         "    except BaseException:\n        line.leave(path, place)\n        raise\n    finally:\n",
         "    except Exception:\n        line.leave(path, place)\n        raise\n    finally:\n",
         "incidents/test_who_came_last_was_served_first.py"
@@ -183,7 +183,7 @@ MUTANTS = [
     ),
     Mutant(
         "who came last is served first (#87159)",
-        "backends/files/line.py",
+        "backends/files/lock/line.py",
         "        line.append(place)\n        return False\n",
         "        line.insert(1, place)\n        return False\n",
         "incidents/test_who_came_last_was_served_first.py"
@@ -191,7 +191,7 @@ MUTANTS = [
     ),
     Mutant(
         "two names of one file are two lines (#86067)",
-        "backends/files/line.py",
+        "backends/files/lock/line.py",
         '    return None if inode is None else f"{inode[0]}:{inode[1]}"\n',
         "    return None\n",
         "unit/test_line.py::test_all_names_of_a_file_are_one_queue",
@@ -254,7 +254,7 @@ MUTANTS = [
     ),
     Mutant(
         "the fence takes over what others wrote, and tells nobody",
-        "backends/files/held.py",
+        "backends/files/transcript/held.py",
         'if row.verdict == "same" and (own is None or not own.ids):',
         'if row.verdict in {"same", "appended"} and (own is None or not own.ids):',
         "unit/test_attempt_alone.py::test_a_reply_goes_after_whatever_came_in_between",
@@ -269,7 +269,7 @@ MUTANTS = [
     ),
     Mutant(
         "an error in giving the lock back replaces a finished reply",
-        "backends/files/climb.py",
+        "backends/files/lock/climb.py",
         '            self._echo("withdrawing the claim", error)\n',
         "            raise\n",
         "incidents/test_the_wrong_error_is_told.py"

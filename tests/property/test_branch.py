@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from holdfast._core import jsonl
 from holdfast._core.branch import Branch
 from holdfast._core.tree import Tree, moves_leaf
-from holdfast.backends.files import opening
+from holdfast.backends.files.transcript import opening
 
 HEADER: dict[str, Any] = {"type": "session", "version": 3, "id": "s"}
 KINDS = ["message"] * 6 + ["compaction", "leaf", "label", "custom_message", "of_tomorrow", 7]

@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast._core import jsonl
-from holdfast.backends.files.held import HeldFile
-from holdfast.backends.files.loaded import Reading
-from holdfast.backends.files.write_lock import WriteLock
+from holdfast.backends.files.lock.write_lock import WriteLock
+from holdfast.backends.files.transcript.held import HeldFile
+from holdfast.backends.files.transcript.loaded import Reading
 from holdfast.types import Change, Mark
 
 PAST_NS = 1_000_000_000  #: So that a write always shows: no two are within one tick.

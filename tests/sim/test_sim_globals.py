@@ -17,15 +17,16 @@ from holdfast.testing._sim_process import OWN, SHARED
 FILES = Path(fs.__file__).parent
 #: Modules that a simulated process runs.
 RUN = (
-    "claim", "climb", "digest", "fs", "gate", "held", "hold", "identity", "latch", "line",
-    "loaded", "medium", "own", "pump", "spare", "standing", "tally", "tenure", "transcripts",
-    "watchdog", "witness", "write_lock",
+    "lock.claim", "lock.climb", "transcript.digest", "fs", "lock.gate", "transcript.held",
+    "lock.hold", "identity", "lock.latch", "lock.line", "transcript.loaded", "medium",
+    "lock.own", "lock.pump", "lock.spare", "lock.standing", "lock.tally", "lock.tenure",
+    "transcript.transcripts", "lock.watchdog", "lock.witness", "lock.write_lock",
 )  # fmt: skip
 
 
 def changed_by_functions(name: str) -> set[str]:
     """Names at the top of a module that its functions bind again, or that hold a container."""
-    tree = ast.parse((FILES / f"{name}.py").read_text())
+    tree = ast.parse((FILES / f"{name.replace('.', '/')}.py").read_text())
     bound = {
         each for node in ast.walk(tree) if isinstance(node, ast.Global) for each in node.names
     }

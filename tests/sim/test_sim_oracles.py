@@ -13,9 +13,10 @@ import pytest
 pytest.importorskip("greenlet", reason="the simulator needs greenlet (the extra `sim`)")
 
 from holdfast._runtime import booking
-from holdfast.backends.files import climb, fs
-from holdfast.backends.files.hold import Hold
-from holdfast.backends.files.latch import Latch
+from holdfast.backends.files import fs
+from holdfast.backends.files.lock import climb
+from holdfast.backends.files.lock.hold import Hold
+from holdfast.backends.files.lock.latch import Latch
 from holdfast.testing import sim
 
 Patch = pytest.MonkeyPatch

@@ -14,8 +14,9 @@ from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from holdfast.backends.files import fs, identity, line
-from holdfast.backends.files.gate import Gate
+from holdfast.backends.files import fs, identity
+from holdfast.backends.files.lock import line
+from holdfast.backends.files.lock.gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

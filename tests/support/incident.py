@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import holdfast
-from holdfast.backends.files import line
+from holdfast.backends.files.lock import line
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,8 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from holdfast.backends.files import fs, line
+from holdfast.backends.files import fs
+from holdfast.backends.files.lock import line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

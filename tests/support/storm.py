@@ -41,7 +41,7 @@ import holdfast.backends.files.store
 from holdfast import _points
 from holdfast.agents.demo import DemoAgent
 from holdfast.backends.files import fs
-from holdfast.backends.files.write_lock import WriteLock
+from holdfast.backends.files.lock.write_lock import WriteLock
 from support import oracle
 from support.rows import every_turn
 

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 import holdfast
-from holdfast.backends.files import fs, line
+from holdfast.backends.files import fs
+from holdfast.backends.files.lock import line
 from holdfast.errors import (
     AbortedError,
     BadRequestError,

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from holdfast.backends.files import frozen, fs, identity
-from holdfast.backends.files.frozen import Holder, Lookout, is_frozen
+from holdfast.backends.files import fs, identity
+from holdfast.backends.files.look import frozen
+from holdfast.backends.files.look.frozen import Holder, Lookout, is_frozen
 
 WITHIN_S = 20.0
 V1, V2 = Path("/sys/fs/cgroup/freezer"), Path("/sys/fs/cgroup")

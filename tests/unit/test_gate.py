@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from holdfast.backends.files import fs, identity
-from holdfast.backends.files.gate import (
+from holdfast.backends.files.lock.gate import (
     FLOOR_AT,
     PATIENCE_S,
     POLL_LONG_S,

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from holdfast._core import fence, jsonl, verify
-from holdfast.backends.files import digest, fs, loaded
-from holdfast.backends.files.held import HeldFile
-from holdfast.backends.files.loaded import Reading
-from holdfast.backends.files.write_lock import WriteLock
+from holdfast.backends.files import fs
+from holdfast.backends.files.lock.write_lock import WriteLock
+from holdfast.backends.files.transcript import digest, loaded
+from holdfast.backends.files.transcript.held import HeldFile
+from holdfast.backends.files.transcript.loaded import Reading
 from holdfast.types import Change, Mark
 
 PAST_NS = 1_000_000_000

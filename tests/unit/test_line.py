@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from holdfast.backends.files import line
-from holdfast.backends.files.write_lock import WriteLock
+from holdfast.backends.files.lock import line
+from holdfast.backends.files.lock.write_lock import WriteLock
 from holdfast.errors import DeadlockError
 from support.locks import in_thread, leaving_nothing, read
 

@@ -10,9 +10,9 @@ import pytest
 
 from holdfast._core.settings import Settings
 from holdfast.backends.files import fs, medium
+from holdfast.backends.files.lock.write_lock import WriteLock
 from holdfast.backends.files.medium import FUSE, SHARED_TYPES, Mount, medium_of
 from holdfast.backends.files.store import FilesStore, this_process
-from holdfast.backends.files.write_lock import WriteLock
 from holdfast.errors import LockStaleError, SharedFilesystemError
 from holdfast.ports import Guarantees
 from support.locks import stand

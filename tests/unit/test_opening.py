@@ -13,10 +13,11 @@ import pytest
 
 from holdfast._core import jsonl
 from holdfast._runtime import booking
-from holdfast.backends.files import digest, fs, held, loaded
-from holdfast.backends.files.held import HeldFile
-from holdfast.backends.files.loaded import Reading
-from holdfast.backends.files.write_lock import WriteLock
+from holdfast.backends.files import fs
+from holdfast.backends.files.lock.write_lock import WriteLock
+from holdfast.backends.files.transcript import digest, held, loaded
+from holdfast.backends.files.transcript.held import HeldFile
+from holdfast.backends.files.transcript.loaded import Reading
 from holdfast.errors import BadTranscriptError
 
 HEADER = {"type": "session", "version": 3, "id": "s"}

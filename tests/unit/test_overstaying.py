@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from holdfast.backends.files import identity, line, refusal
-from holdfast.backends.files.standing import judged
-from holdfast.backends.files.write_lock import WriteLock, statistics
+from holdfast.backends.files import identity
+from holdfast.backends.files.lock import line, refusal
+from holdfast.backends.files.lock.standing import judged
+from holdfast.backends.files.lock.write_lock import WriteLock, statistics
 from holdfast.errors import LockStaleError, LockTimeoutError, LockWaitError
 from support.locks import in_thread, leaving_nothing, read, stand
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.backends.files import paging
+from holdfast.backends.files.transcript import paging
 from holdfast.errors import BadRequestError
 
 HEADER = b'{"type": "session", "version": 3, "id": "s"}\n'

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from holdfast._core.staleness import REASONS
-from holdfast.backends.files import fs, identity, standing, witness
-from holdfast.backends.files.standing import Judged, judged
-from holdfast.backends.files.write_lock import WriteLock
+from holdfast.backends.files import fs, identity
+from holdfast.backends.files.lock import standing, witness
+from holdfast.backends.files.lock.standing import Judged, judged
+from holdfast.backends.files.lock.write_lock import WriteLock
 from support.locks import DEAD, leaving_nothing, read, stand
 
 if TYPE_CHECKING:

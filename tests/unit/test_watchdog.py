@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from holdfast import _points
-from holdfast.backends.files import own, tally, watchdog
-from holdfast.backends.files.write_lock import WriteLock, statistics
+from holdfast.backends.files.lock import own, tally, watchdog
+from holdfast.backends.files.lock.write_lock import WriteLock, statistics
 from holdfast.errors import LockLostError, LockStaleError, LockWaitError
 from support.locks import in_thread, leaving_nothing, read, stand
 

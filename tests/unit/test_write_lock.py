@@ -10,8 +10,8 @@ import pytest
 
 from holdfast import _points
 from holdfast.backends.files import fs
-from holdfast.backends.files.gate import Entry
-from holdfast.backends.files.write_lock import WriteLock
+from holdfast.backends.files.lock.gate import Entry
+from holdfast.backends.files.lock.write_lock import WriteLock
 from holdfast.errors import (
     BadTranscriptError,
     DeadlockError,

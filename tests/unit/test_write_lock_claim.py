@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from holdfast.backends.files import fs, identity, line, spare, standing
-from holdfast.backends.files.write_lock import Hold, WriteLock, statistics
+from holdfast.backends.files import fs, identity
+from holdfast.backends.files.lock import line, spare, standing
+from holdfast.backends.files.lock.write_lock import Hold, WriteLock, statistics
 from holdfast.errors import (
     ClaimUnknownError,
     LockLostError,

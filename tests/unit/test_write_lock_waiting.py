@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from holdfast.backends.files import identity, line
-from holdfast.backends.files.climb import Climb
-from holdfast.backends.files.write_lock import Hold, WriteLock, statistics
+from holdfast.backends.files import identity
+from holdfast.backends.files.lock import line
+from holdfast.backends.files.lock.climb import Climb
+from holdfast.backends.files.lock.write_lock import Hold, WriteLock, statistics
 from holdfast.errors import (
     DeadlockError,
     LockTimeoutError,

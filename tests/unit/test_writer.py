@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from holdfast.backends.files.control.writer import Writer
-from holdfast.backends.files.gate import Gate
+from holdfast.backends.files.lock.gate import Gate
 from holdfast.backends.files.wake import Wake
 from holdfast.errors import DiskFullError, QueueFullError, UnavailableError
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from holdfast._core.settings import Settings
-    from holdfast.backends.files.checkup import Finding
-    from holdfast.backends.files.locks import LockSeen
+    from holdfast.backends.files.look.checkup import Finding
+    from holdfast.backends.files.look.locks import LockSeen
     from holdfast.backends.files.reading import FilesReading
 
 __all__ = ["doctor"]
@@ -70,7 +70,7 @@ def doctor(
 
 
 def _broken(error: StoreError) -> Finding:
-    from holdfast.backends.files.checkup import Finding
+    from holdfast.backends.files.look.checkup import Finding
 
     return Finding(error.code, "error", error.detail, error.hint, error.path)
 
@@ -86,7 +86,7 @@ class _Checkup:
         self.facts: dict[str, Any] = {"control": {}, "locks": 0, "transcripts": 0}
 
     def run(self) -> Iterator[Finding]:
-        from holdfast.backends.files import checkup
+        from holdfast.backends.files.look import checkup
 
         yield from checkup.check_medium(
             self._where, allowed=self._settings.allow_shared_filesystem
@@ -111,14 +111,14 @@ class _Checkup:
     # -------------------------------------------------------------------------- locks
 
     def _locks(self) -> Iterator[Finding]:
-        from holdfast.backends.files.locks import locks_in
+        from holdfast.backends.files.look.locks import locks_in
 
         for seen in locks_in(self._where, stale_ms=self._settings.write_lock_stale_ms):
             self.facts["locks"] += 1
             yield self._lock(seen)
 
     def _lock(self, seen: LockSeen) -> Finding:
-        from holdfast.backends.files.checkup import Finding
+        from holdfast.backends.files.look.checkup import Finding
         from holdfast.cli.locks import age_of, holder_of
 
         why = f"row {seen.row}: {seen.says}" if seen.row else seen.says
@@ -137,7 +137,7 @@ class _Checkup:
         return Finding("lock", "info", detail, seen.outlook, seen.path, facts=facts)
 
     def _reclaimed(self, found: Finding, path: str) -> Finding:
-        from holdfast.backends.files.mending import reclaim
+        from holdfast.backends.files.look.mending import reclaim
 
         stale_ms = self._settings.write_lock_stale_ms
         try:
@@ -148,8 +148,8 @@ class _Checkup:
     # --------------------------------------------------------------------- transcripts
 
     def _transcripts(self) -> Iterator[Finding]:
-        from holdfast.backends.files.checkup import Finding
-        from holdfast.backends.files.locks import TRANSCRIPT_SUFFIX, transcripts_in
+        from holdfast.backends.files.look.checkup import Finding
+        from holdfast.backends.files.look.locks import TRANSCRIPT_SUFFIX, transcripts_in
 
         there: set[str] = set()
         for _, entries in transcripts_in(os.path.realpath(self._where)):
@@ -179,8 +179,8 @@ class _Checkup:
     # -------------------------------------------------------------------------- strays
 
     def _strays(self) -> Iterator[Finding]:
-        from holdfast.backends.files.checkup import Finding
-        from holdfast.backends.files.strays import remove, strays_in
+        from holdfast.backends.files.look.checkup import Finding
+        from holdfast.backends.files.look.strays import remove, strays_in
 
         for stray in strays_in(self._where):
             hint = "remove it by hand when no Holdfast runs on this store"
@@ -197,7 +197,7 @@ class _Checkup:
 def _damage(path: str) -> Iterator[Finding]:
     """What `sessions verify` says of one transcript, as at most two findings."""
     from holdfast._core.verify import verify
-    from holdfast.backends.files.checkup import Finding
+    from holdfast.backends.files.look.checkup import Finding
     from holdfast.backends.files.reading_files import read_transcript
 
     try:

@@ -9,7 +9,7 @@ import typer
 from holdfast.cli import output
 
 if TYPE_CHECKING:
-    from holdfast.backends.files.locks import LockSeen
+    from holdfast.backends.files.look.locks import LockSeen
 
 __all__ = ["age_of", "app", "holder_of"]
 
@@ -35,7 +35,7 @@ def list_(
     store: output.Store = None, config: output.Config = None, as_json: output.Json = False
 ) -> None:
     """List every write lock of a store: holder, age, verdict, what a waiter would get."""
-    from holdfast.backends.files.locks import locks_in
+    from holdfast.backends.files.look.locks import locks_in
 
     stale_ms = output.settings(config).write_lock_stale_ms
     found = list(locks_in(output.opened(store).where, stale_ms=stale_ms))
@@ -61,7 +61,7 @@ def show(
     as_json: output.Json = False,
 ) -> None:
     """Show the write lock of one transcript, in or outside a store."""
-    from holdfast.backends.files.locks import lock_of
+    from holdfast.backends.files.look.locks import lock_of
 
     seen = lock_of(file, stale_ms=output.settings(config).write_lock_stale_ms)
     if as_json:

@@ -127,7 +127,7 @@ def _lines(reading: FilesReading, session: Session) -> Iterator[bytes]:
     A torn last line is left out: nobody was told that its entry exists.
     """
     from holdfast._core.tree import VERSION
-    from holdfast.backends.files import tending_files
+    from holdfast.backends.files.tending import files as tending_files
 
     path, facts = reading.path(session), _facts(reading, session)
     if not session.end_offset and not os.path.exists(path):

@@ -133,7 +133,7 @@ def _told(
 
 def _file(path: str, progress: _Progress) -> dict[str, Any]:
     from holdfast._core.verify import Problem
-    from holdfast.backends.files.tending_files import verified
+    from holdfast.backends.files.tending.files import verified
 
     report, verifier, _ = verified(path, told=progress.reading(path))
     notes = [Problem(line, "salvaged", _kept(turn)) for line, turn in verifier.salvaged]
@@ -185,7 +185,7 @@ def _checked(
     reading: FilesReading, belonging: Belonging, progress: _Progress
 ) -> dict[str, Any]:
     from holdfast._core.verify import Problem
-    from holdfast.backends.files.tending_files import cut_short, opened, verified
+    from holdfast.backends.files.tending.files import cut_short, opened, verified
 
     session = belonging.session
     path = os.path.join(reading.where, session.transcript)

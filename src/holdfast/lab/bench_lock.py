@@ -24,8 +24,9 @@ import time
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
-from holdfast.backends.files import fs, spare
-from holdfast.backends.files.write_lock import WriteLock
+from holdfast.backends.files import fs
+from holdfast.backends.files.lock import spare
+from holdfast.backends.files.lock.write_lock import WriteLock
 from holdfast.lab.bench_size import prompt_windows
 from holdfast.lab.figures import quiet, scratch
 

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Final
 from holdfast._assemble_attempt import Attempt
 from holdfast._core import jsonl
 from holdfast._core.tree import VERSION
-from holdfast.backends.files.held import HeldFile
-from holdfast.backends.files.loaded import Reading
-from holdfast.backends.files.write_lock import WriteLock
+from holdfast.backends.files.lock.write_lock import WriteLock
+from holdfast.backends.files.transcript.held import HeldFile
+from holdfast.backends.files.transcript.loaded import Reading
 from holdfast.lab.figures import quiet, scratch
 
 if TYPE_CHECKING:

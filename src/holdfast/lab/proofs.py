@@ -20,8 +20,8 @@ from holdfast._assemble_attempt import Attempt
 from holdfast._core import jsonl
 from holdfast._core.tree import VERSION
 from holdfast.backends.files import fs
-from holdfast.backends.files.transcripts import read_tree
-from holdfast.backends.files.write_lock import WriteLock
+from holdfast.backends.files.lock.write_lock import WriteLock
+from holdfast.backends.files.transcript.transcripts import read_tree
 from holdfast.errors import HoldfastError, LockTimeoutError, NotFoundError, OwnerWaitError
 from holdfast.lab.figures import quiet, scratch
 

@@ -18,8 +18,8 @@ from holdfast import _assemble
 from holdfast._core import jsonl
 from holdfast._stamps import now_iso, now_ms, uuid7
 from holdfast.agents.pydantic_ai import PydanticAgent
-from holdfast.backends.files.transcripts import read_tree
-from holdfast.backends.files.write_lock import WriteLock
+from holdfast.backends.files.lock.write_lock import WriteLock
+from holdfast.backends.files.transcript.transcripts import read_tree
 from holdfast.types import Final as FinalEvent
 from holdfast.types import Prompt
 

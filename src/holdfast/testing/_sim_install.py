@@ -91,9 +91,9 @@ def _names(world: World) -> Iterator[tuple[ModuleType, str, Any]]:
         asks = getattr(module, "threading", None) is threading
         if asks and name.startswith(_FILES) and name != f"{_FILES}fs":
             yield module, "threading", world.threading
-    latch = import_module(f"{_FILES}latch")
+    latch = import_module(f"{_FILES}lock.latch")
     yield latch, "uuid4", lambda: UUID(int=world.lots.getrandbits(128))
-    yield import_module(f"{_FILES}digest"), "ThreadPoolExecutor", _Inline
+    yield import_module(f"{_FILES}transcript.digest"), "ThreadPoolExecutor", _Inline
     stamps = import_module("holdfast._stamps")
     yield stamps, "_last_ms", 0
     yield stamps, "_counter", 0

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from holdfast.errors import LockLostError, StoreError, TakeoverError
 
 if TYPE_CHECKING:
-    from holdfast.backends.files.hold import Hold
+    from holdfast.backends.files.lock.hold import Hold
     from holdfast.testing._sim_disk import Inode
     from holdfast.testing._sim_process import Process
     from holdfast.testing._sim_world import World

@@ -43,19 +43,19 @@ OWN: Final[dict[tuple[str, str], Callable[[Process], Any]]] = {
     ("fs", "_open"): lambda _: set(),
     # Its own, so that what a dead process left to the garbage collector stays its own.
     ("fs", "_generation"): lambda _: next(_generations),
-    ("line", "_mutex"): lambda process: process.world.threading.Lock(),
-    ("line", "_lines"): lambda _: {},
-    ("line", "_inodes"): lambda _: {},
+    ("lock.line", "_mutex"): lambda process: process.world.threading.Lock(),
+    ("lock.line", "_lines"): lambda _: {},
+    ("lock.line", "_inodes"): lambda _: {},
     ("identity", "_me"): lambda _: None,
-    ("claim", "_prefix"): lambda process: f"{process.number:016x}",
-    ("claim", "_numbers"): lambda _: itertools.count(1),
-    ("claim", "_second"): lambda _: (0, ""),
-    ("pump", "_pump"): lambda process: process.world.modules["pump"]._Pump(),  # noqa: SLF001
-    ("digest", "_executor"): lambda _: None,
-    ("digest", "_generation"): lambda _: -1,
-    ("own", "roll"): lambda process: process.world.modules["own"].Roll(),
-    ("watchdog", "dog"): lambda process: process.world.modules["watchdog"].Watchdog(),
-    ("tally", "_tally"): lambda process: process.world.modules["tally"]._Tally(),  # noqa: SLF001
+    ("lock.claim", "_prefix"): lambda process: f"{process.number:016x}",
+    ("lock.claim", "_numbers"): lambda _: itertools.count(1),
+    ("lock.claim", "_second"): lambda _: (0, ""),
+    ("lock.pump", "_pump"): lambda process: process.world.modules["lock.pump"]._Pump(),  # noqa: SLF001
+    ("transcript.digest", "_executor"): lambda _: None,
+    ("transcript.digest", "_generation"): lambda _: -1,
+    ("lock.own", "roll"): lambda process: process.world.modules["lock.own"].Roll(),
+    ("lock.watchdog", "dog"): lambda process: process.world.modules["lock.watchdog"].Watchdog(),
+    ("lock.tally", "_tally"): lambda process: process.world.modules["lock.tally"]._Tally(),  # noqa: SLF001
 }
 
 #: (module, name) → why all simulated processes may share it.
@@ -65,7 +65,7 @@ SHARED: Final[dict[tuple[str, str], str]] = {
         "fs",
         "_guard",
     ): "re-entrant in the one real thread; a fork waits for it, and none happens",
-    ("digest", "_guard"): "nothing that could switch is called under it",
+    ("transcript.digest", "_guard"): "nothing that could switch is called under it",
 }
 
 

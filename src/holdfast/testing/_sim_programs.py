@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from holdfast.backends.files import fs
-from holdfast.backends.files.write_lock import WriteLock
+from holdfast.backends.files.lock.write_lock import WriteLock
 from holdfast.errors import HoldfastError, LockWaitError
 from holdfast.testing._sim_oracle import names_nobody
 

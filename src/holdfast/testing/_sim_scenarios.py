@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Final
 
-from holdfast.backends.files import gate, identity
+from holdfast.backends.files import identity
+from holdfast.backends.files.lock import gate
 from holdfast.testing._sim_programs import (
     TRANSCRIPT,
     Writer,

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 from holdfast._core.settings import Settings
 from holdfast._runtime.recovery import Recovery
 from holdfast._runtime.run import Run
-from holdfast.backends.files import tally
-from holdfast.backends.files.transcripts import FilesTranscripts
+from holdfast.backends.files.lock import tally
+from holdfast.backends.files.transcript.transcripts import FilesTranscripts
 from holdfast.backends.memory.store import MemoryStore
 from holdfast.backends.memory.world import World as Control
 from holdfast.errors import HoldfastError

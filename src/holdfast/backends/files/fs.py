@@ -23,7 +23,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from holdfast.backends.files import birth
+from holdfast.backends.files.transcript import birth
 from holdfast.errors import DiskFullError, ReadOnlyError, UnavailableError
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ from holdfast.backends.files.control.lineage import refuse_inherited
 from holdfast.backends.files.control.rows import TURN, fetch_turn, to_turn
 from holdfast.backends.files.control.store import DATABASE
 from holdfast.backends.files.live import FilesLive
-from holdfast.backends.files.transcripts import FilesTranscripts, read_tree
+from holdfast.backends.files.transcript.transcripts import FilesTranscripts, read_tree
 from holdfast.errors import (
     BadRequestError,
     NotFoundError,

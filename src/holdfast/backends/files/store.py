@@ -8,13 +8,15 @@ import os
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast._stamps import uuid7
-from holdfast.backends.files import frozen, fs, identity, secret, tally
+from holdfast.backends.files import fs, identity, secret
 from holdfast.backends.files.control.store import GATE, FilesControl
-from holdfast.backends.files.gate import Gate
 from holdfast.backends.files.live import FilesLive
-from holdfast.backends.files.locks import locks_in
+from holdfast.backends.files.lock import tally
+from holdfast.backends.files.lock.gate import Gate
+from holdfast.backends.files.look import frozen
+from holdfast.backends.files.look.locks import locks_in
 from holdfast.backends.files.medium import medium_of
-from holdfast.backends.files.transcripts import FilesTranscripts
+from holdfast.backends.files.transcript.transcripts import FilesTranscripts
 from holdfast.errors import ReadOnlyError, SharedFilesystemError, StoreError
 from holdfast.ports import Guarantees
 from holdfast.types import Owner, OwnerId

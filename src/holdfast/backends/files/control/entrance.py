@@ -14,14 +14,14 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from holdfast.backends.files.frozen import Lookout, transaction_of
-from holdfast.backends.files.frozen import inside as who
+from holdfast.backends.files.look.frozen import Lookout, transaction_of
+from holdfast.backends.files.look.frozen import inside as who
 from holdfast.errors import LockTimeoutError, StoreError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from holdfast.backends.files.gate import Gate, GatePass
+    from holdfast.backends.files.lock.gate import Gate, GatePass
 
 __all__ = ["inside", "roll_back"]
 

@@ -21,7 +21,7 @@ from holdfast.errors import StoreError
 if TYPE_CHECKING:
     import sqlite3
 
-    from holdfast.backends.files.gate import Gate
+    from holdfast.backends.files.lock.gate import Gate
 
 __all__ = ["connect", "prepare"]
 

@@ -26,7 +26,7 @@ from holdfast.backends.files.control.opening import connect, prepare
 from holdfast.backends.files.control.reader import Reader
 from holdfast.backends.files.control.rows import fetch_session, fetch_turn
 from holdfast.backends.files.control.writer import Writer
-from holdfast.backends.files.gate import Gate
+from holdfast.backends.files.lock.gate import Gate
 from holdfast.backends.files.wake import Wake
 from holdfast.errors import ForkedError, StoreError, UnavailableError
 

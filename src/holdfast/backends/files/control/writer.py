@@ -36,7 +36,7 @@ from holdfast.errors import HoldfastError, UnavailableError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from holdfast.backends.files.gate import Gate
+    from holdfast.backends.files.lock.gate import Gate
     from holdfast.backends.files.wake import Wake
 
 __all__ = ["Writer"]

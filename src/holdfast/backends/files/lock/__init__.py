@@ -1,0 +1,1 @@
+"""The write lock, and the line of prompt windows."""

@@ -1,0 +1,1 @@
+"""Looking at locks, strays and owners, from outside."""

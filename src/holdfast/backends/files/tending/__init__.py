@@ -1,0 +1,1 @@
+"""Repairing, importing, exporting and deleting sessions."""

@@ -1,0 +1,1 @@
+"""Transcripts: one JSONL file a session."""
