@@ -234,10 +234,13 @@ def gives_its_descriptor_away(path: str) -> None:
     import subprocess
 
     held = hold(path)
-    waits = "import sys; print('there', flush=True); sys.stdin.read()"
+    # Not on our standard input: it would take the word that is meant for us.  Bounded,
+    # because it is to outlive us, and whoever told us to start it may be gone by then.
+    waits = "import time; print('there', flush=True); time.sleep(60)"
     child = subprocess.Popen(
-        [sys.executable, "-c", waits], pass_fds=(held.fd,), stdout=subprocess.PIPE
-    )
+        [sys.executable, "-c", waits],
+        pass_fds=(held.fd,), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+    )  # fmt: skip
     assert child.stdout is not None
     assert child.stdout.readline() == b"there\n"
     say("child", child.pid)

@@ -14,6 +14,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -142,6 +143,13 @@ def transcript(store: Path) -> list[str]:
     assert verify(data).problems == ()
     entries = [json.loads(line) for line in data.splitlines()[1:]]
     return [e["message"]["content"][0]["text"] for e in entries if e["type"] == "message"]
+
+
+def soon(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WITHIN_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def turns(store: Path) -> list[Turn]:
@@ -344,7 +352,8 @@ def test_cancel_ends_what_was_left(place: Place) -> None:
     chat.until_shown("| [you, earlier] a long one", "| ended: cancelled")
     chat.until_prompt()
     go_on()
-    assert [turn.outcome for turn in turns(place.store)] == ["cancelled"]
+    # The entry, which is what was shown, comes before the row.
+    soon(lambda: [turn.outcome for turn in turns(place.store)] == ["cancelled"])
     chat.enter("/cancel")
     chat.until_shown("nothing that was sent here is still open")
 

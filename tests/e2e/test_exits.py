@@ -295,12 +295,13 @@ def test_a_descriptor_that_a_child_has_keeps_no_lock_that_was_released(
 ) -> None:
     parent = start("gives_its_descriptor_away", path)
     parent.hear("held")
-    parent.hear("child")
+    child = int(parent.hear("child")[0])
     with pytest.raises(LockWaitError):
         WriteLock(path, timeout_s=0).acquire_sync()
     parent.go()
     parent.hear("released")
     assert let_in(path) == 0
+    os.kill(child, signal.SIGKILL)
 
 
 def test_a_lock_that_lives_on_in_a_childs_descriptor_is_reported_not_broken(

@@ -23,8 +23,9 @@ import pytest
 
 import holdfast
 from holdfast._core.turns import Event
+from holdfast.backends.files.store import this_process
 from holdfast.errors import AbortedError, TakeoverError
-from holdfast.types import FencingToken, Final, OwnerId, Prompt, Text, ToolCall
+from holdfast.types import FencingToken, Final, Prompt, Text, ToolCall
 from support import oracle
 from support.incident import KEY, entries, said, until
 
@@ -68,7 +69,9 @@ async def test_after_its_token_moved_on_it_shows_starts_and_writes_nothing(
         control, session = hf.store.control, receipt.session_id
         newest = control.newest_token(session)
         assert newest is not None
-        fenced = await control.take_over(session, FencingToken(newest[0]), OwnerId("a reaper"))
+        reaper = this_process()  # It lives: nobody ends what it is about to end.
+        await control.register(reaper)
+        fenced = await control.take_over(session, FencingToken(newest[0]), reaper.owner_id)
         before = oracle.only_transcript(tmp_path).read_bytes()
         agent.go_on.set()
         name = f"turn {receipt.turn_id}"  # It goes as far as it can get.
@@ -77,6 +80,7 @@ async def test_after_its_token_moved_on_it_shows_starts_and_writes_nothing(
         await control.put_back(
             receipt.turn_id, fenced, what=Event.REQUEUE, reason="owner_silent"
         )
+        await control.leave(reaper.owner_id)
         outcome = await receipt.outcome(20)
     assert (outcome.kind, outcome.text) == ("replied", "by run 2")
     assert agent.paid == [2] * pays, "a tool of the superseded run has run"
