@@ -45,14 +45,14 @@ _COMMANDS: Final = {
     "send": "Send a message and print the reply.",
     "doctor": "Look for everything that is wrong with a store.",
     "race": "Let lanes meet on one session, and count what was lost.",
-    "bench": "Measure this machine: lock, turn, admission, start.",
+    "bench": "Measure this machine: lock, append, open, turn, admission, start.",
 }
 _GROUPS: Final = {
     "sessions": "List, show, verify, repair, export and import conversations.",
-    "turns": "List, show and cancel messages and what became of them.",
+    "turns": "List, show, cancel messages; promote a salvaged reply.",
     "locks": "Show who has which write lock, and what a waiter would get.",
     "config": "Show and check the settings, and where each comes from.",
-    "lab": "Stand-ins to try a runtime with.",
+    "lab": "Try a runtime: stand-ins, and demonstrations of what went wrong.",
 }
 #: The base of every complaint about usage; typer exports only this one of its subclasses.
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
