@@ -18,6 +18,7 @@ from holdfast.errors import (
     LockLostError,
     LockTimeoutError,
     StoreError,
+    UnavailableError,
 )
 from support.locks import in_thread, leaving_nothing, read
 
@@ -204,6 +205,23 @@ def test_a_full_disk_is_cut_back_and_said(path: str, monkeypatch: Any) -> None:
         assert read(path) == b"{}\n"
         monkeypatch.undo()
         assert hold.append(b"{}\n", sync=False) == 6
+
+
+def test_without_our_claim_nothing_is_cut_back(path: str, monkeypatch: Any) -> None:
+    """What is behind us then may be the work of whoever took our place."""
+    real = os.write
+
+    def half(fd: int, data: bytes) -> int:
+        os.unlink(path + ".lock")
+        return real(fd, data[: len(data) // 2])
+
+    with WriteLock(path) as hold:
+        hold.append(b'{"a":1}\n', sync=False)
+        monkeypatch.setattr(fs.table, "write", half)
+        with pytest.raises(UnavailableError) as caught:
+            hold.append(b'{"b":2}\n', sync=False)
+    assert caught.value.landed is None
+    assert read(path) == b'{"a":1}\n{"b"'
 
 
 def test_cutting_back_never_cuts_a_strangers_line(path: str, monkeypatch: Any) -> None:
