@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from holdfast.testing._sim_disk import Inode
     from holdfast.testing._sim_world import World
 
-__all__ = ["TRANSCRIPT", "Writer", "last_one", "operator", "remover", "stranger"]
+__all__ = ["TRANSCRIPT", "Writer", "last_one", "operator", "remover", "stranger", "visitor"]
 
 TRANSCRIPT: Final = "/s/t.jsonl"
 CLAIM: Final = f"{TRANSCRIPT}.lock"
@@ -96,6 +96,18 @@ def line_of(text: str) -> bytes:
 def last_one(world: World, name: str = "last") -> Writer:
     """Comes when the storm is over, and must get the lock."""
     return Writer(world, name, rounds=1, timeout_s=40.0, pause_s=0.0, patient=True)
+
+
+def visitor(world: World) -> Callable[[], None]:
+    """Takes every transcript's lock once: what the dead have left there is replaced."""
+
+    def run() -> None:
+        for path in sorted(
+            path for path in dict(world.disk.files()) if path.endswith(".jsonl")
+        ):
+            WriteLock(path, timeout_s=40.0).acquire_sync().release()
+
+    return run
 
 
 def stranger(world: World, name: str, rounds: int = 2) -> Callable[[], None]:

@@ -22,6 +22,7 @@ from holdfast.testing._sim_programs import (
     operator,
     remover,
     stranger,
+    visitor,
 )
 from holdfast.testing._sim_schedule import by_lot, explore
 from holdfast.testing._sim_storm import KINDS, Storm
@@ -182,6 +183,8 @@ def run_storm(
         if world.broken is None:
             turns = world.oracle.turns
             world.spawn("last", last_one(world) if turns is None else turns.runner)
+            world.run()
+            world.spawn("visitor", visitor(world))  # The last one may have had nothing to do.
             world.run()
         if world.broken is None:
             world.oracle.final(litter=bool(storm.struck))
