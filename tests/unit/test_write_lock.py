@@ -113,6 +113,32 @@ def test_a_release_during_an_append_waits_for_it_to_finish(path: str, point: Any
 # ------------------------------------------------------------------------------ the file
 
 
+def test_the_end_of_the_process_leaves_a_release_under_way_to_who_began_it(
+    path: str, monkeypatch: Any
+) -> None:
+    """An exit handler may meet another thread between closing the hold and unlinking."""
+    hold, inside, go_on = WriteLock(path).acquire_sync(), threading.Event(), threading.Event()
+    real = os.unlink
+
+    def slowly(name: str) -> None:
+        inside.set()
+        assert go_on.wait(20)
+        real(name)
+
+    monkeypatch.setattr(fs.table, "unlink", slowly)
+    releasing = threading.Thread(target=hold.release)
+    releasing.start()
+    assert inside.wait(20)
+    monkeypatch.setattr(fs.table, "unlink", real)
+    try:
+        assert hold.forsake() is False
+        assert os.path.lexists(path + ".lock"), "withdrawn by somebody who had not closed it"
+    finally:
+        go_on.set()
+        releasing.join(20)
+    assert not os.path.lexists(path + ".lock")
+
+
 def test_a_missing_transcript_appears_with_its_header(path: str) -> None:
     made = []
 
