@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from holdfast import types as types
     from holdfast._assemble import open as open  # noqa: A004  The contract's name.
     from holdfast._assemble_attempt import Attempt as Attempt
+    from holdfast._core.addressing import session_key as session_key
     from holdfast._runtime.own_turn import OwnTurn as OwnTurn
     from holdfast._runtime.receipts import Outcome as Outcome
     from holdfast._runtime.receipts import Receipt as Receipt
@@ -38,6 +39,7 @@ _WHERE = {
     "Receipt": "holdfast._runtime.receipts",
     "WriteLock": "holdfast.backends.files.lock.write_lock",
     "open": "holdfast._assemble",
+    "session_key": "holdfast._core.addressing",
     "tool": "holdfast.agents.tools",
 }
 _MODULES = ("errors", "ports", "testing", "types")
@@ -53,6 +55,7 @@ __all__ = [
     "errors",
     "open",
     "ports",
+    "session_key",
     "testing",
     "tool",
     "types",

@@ -19,21 +19,24 @@ from holdfast.agents.configured import (
     import_from_here,
     load_object,
 )
+from holdfast.channels.configured import channels_from, close_channels
 from holdfast.errors import BadSettingError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Iterable, Mapping
 
     from holdfast._core.settings import Settings
     from holdfast._runtime.runtime import Holdfast
-    from holdfast.ports import Agent, Store
+    from holdfast.ports import Agent, Channel, Store
 
 __all__ = [
     "LateAgent",
     "agent_from",
     "agents_from",
     "as_agent",
+    "channels_from",
     "close_agents",
+    "close_channels",
     "import_from_here",
     "load_object",
     "open",
@@ -48,6 +51,7 @@ async def open(  # noqa: A001  The contract's name: holdfast.open.
     *,
     agent: Any = None,
     agents: Mapping[str, Any] | None = None,
+    channels: Iterable[Channel] | None = None,
     settings: Mapping[str, Any] | None = None,
     config: str | os.PathLike[str] | None = None,
 ) -> AsyncIterator[Holdfast]:
@@ -62,6 +66,8 @@ async def open(  # noqa: A001  The contract's name: holdfast.open.
             pydantic-ai ``Agent``, the name of a model as pydantic-ai spells it, or ``demo``,
             the built-in one that needs no key.
         agents: agent id → the same, for more than one.
+        channels: where replies are delivered to by this process: anything behind our `Channel`
+            port.  None: those that the settings describe (``channels.<name>``).
         settings: dotted names, e.g. ``{"turn.queue_max": 400}``; they win over the
             environment (``HOLDFAST_TURN__QUEUE_MAX=400``).
         config: a TOML file of settings; the environment wins over it.  Unlike the commands,
@@ -87,19 +93,25 @@ async def open(  # noqa: A001  The contract's name: holdfast.open.
         given["main"] = agent
     running = {agent_id: as_agent(each) for agent_id, each in given.items()}
     made_here = [agent for agent_id, agent in running.items() if agent is not given[agent_id]]
+    own_channels = channels_from(checked) if channels is None else []
     try:
-        async with opened(store, checked, running) as hf:
+        async with opened(store, checked, running, [*own_channels, *(channels or ())]) as hf:
             yield hf
-    finally:
-        await close_agents(made_here)  # Whoever made an agent itself closes it itself.
+    finally:  # Whoever made an agent or a channel itself closes it itself.
+        await close_agents(made_here)
+        await close_channels(own_channels)
 
 
 @asynccontextmanager
 async def opened(
-    store: str | os.PathLike[str], settings: Settings, agents: Mapping[str, Agent] | None = None
+    store: str | os.PathLike[str],
+    settings: Settings,
+    agents: Mapping[str, Agent] | None = None,
+    channels: Iterable[Channel] = (),
 ) -> AsyncIterator[Holdfast]:
     """
-    Like `open`, with settings that are checked and agents that their maker closes.
+    Like `open`, with settings that are checked, and agents and channels that their maker
+    closes.  Without channels nothing is delivered here.
 
     Raises:
         BadSettingError: not a store that this version can open.
@@ -113,7 +125,7 @@ async def opened(
 
         farewell.prepare()  # Here, where the main thread mostly is; no pump's thread may.
     found = await asyncio.get_running_loop().run_in_executor(None, open_store, where, settings)
-    async with Holdfast(found, settings, dict(agents or {})) as hf:
+    async with Holdfast(found, settings, dict(agents or {}), channels) as hf:
         yield hf
 
 

@@ -26,11 +26,20 @@ POINTS: Final = frozenset(
         "control.committed",  #: It is durable and the gate left; nobody is answered yet.
         "effect.left",  #: The mark is left, the write lock given back; the row not moved.
         "effect.loaded",  #: History loaded under the write lock; the mark not left yet.
+        "delivery.taken",  #: A part is being attempted, says its row; nothing is sent yet.
+        "delivery.tried",  #: The channel has answered, or not; the row does not say so yet.
         "delete.marked",  #: The rows say that a session is deleted; its file is there still.
+        "made.added",  #: What the agent has made is durable; it has not been asked to go on.
         "replace.kept",  #: The copy stands; the transcript is the old file still.
         "replace.renamed",  #: The new file stands; neither directory nor row says so yet.
+        "restore.appended",  #: What was cut off is put back; no row says so yet.
+        "steer.appended",  #: Steered questions stand in the transcript; no row says so yet.
+        "steer.taken",  #: Their rows say so; the agent has not heard of them.
         "stream.first_text",  #: The first text of a model call has been handed on.
         "token.checked",  #: The fencing token was found to be the newest; nothing else is.
+        "tool.begun",  #: The intent to run a tool is durable; it has not run.
+        "tool.ended",  #: Its result is durable; the agent has not heard of it.
+        "tool.ran",  #: It has run to its end; its result is not durable.
     }
 )
 

@@ -12,7 +12,7 @@ import threading
 import time
 from datetime import UTC, datetime
 
-__all__ = ["now_iso", "now_ms", "uuid7"]
+__all__ = ["age_ms", "now_iso", "now_ms", "uuid7"]
 
 _lock = threading.Lock()
 _last_ms = 0
@@ -45,3 +45,9 @@ def now_ms() -> int:
 def now_iso() -> str:
     """RFC 3339 in UTC with milliseconds, e.g. ``2026-11-20T11:02:03.456Z``."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def age_ms(moment: str) -> int:
+    """Milliseconds since *moment* (RFC 3339), by this machine's clock; never less than 0."""
+    passed = datetime.now(UTC) - datetime.fromisoformat(moment)
+    return max(0, int(passed.total_seconds() * 1000))

@@ -71,6 +71,7 @@ def load(
     environment: Mapping[str, str] | None = None,
     given: Mapping[str, Any] | None = None,
     given_by: str = "",
+    defaults: Mapping[str, Any] | None = None,
 ) -> Settings:
     """
     The settings in force.  Older names are taken with a warning on the log.
@@ -80,6 +81,7 @@ def load(
         environment: as in ``os.environ``; None = none.
         given: dotted names, e.g. a command's flags.  A value of None was not given.
         given_by: who gave them, for messages: "command line".
+        defaults: dotted names, in force where nobody gives a value.
 
     Raises:
         BadSettingError: a value is unknown or malformed, in whatever source.
@@ -88,7 +90,9 @@ def load(
     Cost:
         Blocks for one small file, if one is given.
     """
-    loaded = look(file=file, environment=environment, given=given, given_by=given_by)
+    loaded = look(
+        file=file, environment=environment, given=given, given_by=given_by, defaults=defaults
+    )
     if loaded.problems:
         raise _first(loaded.problems)
     for notice in loaded.notices:
@@ -102,6 +106,7 @@ def look(
     environment: Mapping[str, str] | None = None,
     given: Mapping[str, Any] | None = None,
     given_by: str = "",
+    defaults: Mapping[str, Any] | None = None,
 ) -> Loaded:
     """
     Like `load`, but bad values are in the result, and nothing is logged.
@@ -109,7 +114,7 @@ def look(
     Raises:
         BadRequestError, NotFoundError, TooLargeError: the file cannot be read.
     """
-    told = list[Given]()
+    told = list(each_given(defaults or {}))
     if file is not None:
         told += each_given(_flat(read_file(file)), file)
     told += _from_environment(environment or {})

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from holdfast._core.settings import Settings
+from holdfast.backends.files import fs
 from holdfast.backends.files.store import FilesStore
 from holdfast.ports import Guarantees, Store
 from holdfast.testing import conformance
@@ -35,6 +36,19 @@ def rewrite(
 @pytest.mark.parametrize("clause", conformance.REWRITES, ids=conformance.name)
 async def test_files_rewritten(clause: Any, tmp_path: Path) -> None:
     await clause(lambda: FilesStore(str(tmp_path / "state"), Settings()), rewrite)
+
+
+@pytest.mark.parametrize("clause", conformance.CLOCKS, ids=conformance.name)
+async def test_files_in_time(
+    clause: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_ms = [1_000_000]
+
+    def step(milliseconds: int) -> None:
+        now_ms[0] += milliseconds
+
+    monkeypatch.setattr(fs.table, "monotonic", lambda: (now_ms[0] + 0.5) / 1000)
+    await clause(lambda: FilesStore(str(tmp_path / "state"), Settings()), step)
 
 
 async def test_what_it_promises_beyond_the_suite(tmp_path: Path) -> None:

@@ -32,6 +32,17 @@ async def test_memory_rewritten(clause: Any) -> None:
     await clause(lambda: MemoryStore(world, Settings()), rewrite)
 
 
+@pytest.mark.parametrize("clause", conformance.CLOCKS, ids=conformance.name)
+async def test_memory_in_time(clause: Any) -> None:
+    now_ms = [1_000_000]
+
+    def step(milliseconds: int) -> None:
+        now_ms[0] += milliseconds
+
+    world = World(monotonic=lambda: (now_ms[0] + 0.5) / 1000)
+    await clause(lambda: MemoryStore(world, Settings()), step)
+
+
 def test_what_it_promises_beyond_the_suite() -> None:
     store = MemoryStore(World(), Settings())
     assert store.guarantees == Guarantees.FENCES_APPENDS | Guarantees.WAKES_WAITERS

@@ -53,7 +53,7 @@ def talked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert queued.returncode == 0, queued.stderr
     told = json.loads(queued.stdout)
     assert (told["position"], told["waiting_for"]) == (0, "no_runner")
-    assert set(told) == {"turn_id", "session_id", "position", "waiting_for"}
+    assert set(told) == {"turn_id", "session_id", "position", "waiting_for", "reason"}
     assert "no process answers" in queued.stderr
     return store
 

@@ -326,3 +326,14 @@ def test_no_config_command_loads_anything_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_send_takes_a_file_of_settings_as_serve_and_chat_do(here: Path) -> None:
+    """Its lanes and its agents are known; without the file they are refused by name."""
+    file = here / "other.toml"
+    file.write_text('[lanes.bulk]\nconcurrency = 3\n[agents.ops]\nmodel = "demo"\n')
+    words = ["send", "agent:ops:main", "hello", "--lane", "bulk"]
+    done = run(*words, "--config", str(file))
+    assert done.returncode == 0, done.stderr
+    assert "hello" in done.stdout
+    assert run(*words).returncode == 2

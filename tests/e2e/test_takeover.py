@@ -179,6 +179,7 @@ async def test_a_rewritten_transcript_is_answered_anew_and_no_tool_runs_twice(
     assert [each["appendMode"] for each in kept] == ["side"] * 3
     assert oracle.text_of(kept[-1]) == "first"
     assert not any("final" in each["holdfast"] for each in kept)
+    oracle.check_ids(world.entries())
     on_branch = [e for e in world.entries() if "toolResult" in json.dumps(e) and e not in kept]
     assert len(on_branch) == 1, "the rerun's reply has lost what its tools have done"
     assert final["holdfast"].get("rebased") is None

@@ -84,7 +84,7 @@ def read(data: bytes, back: int, *, header: int = 16) -> Branch | None:
 def agree(branch: Branch, tree: Tree) -> None:
     assert branch.leaf == tree.leaf
     for turn in (None, *TURNS):
-        assert branch.history(without_turn=turn) == tree.history(without_turn=turn)
+        assert branch.history(without={turn}) == tree.history(without={turn})
     for turn in TURNS:
         assert not branch.speaks(turn) or tree.seeded(turn) is None
 

@@ -18,8 +18,8 @@ from holdfast.backends.files.lock import climb
 from holdfast.backends.files.lock.hold import Hold
 from holdfast.backends.files.lock.latch import Latch
 from holdfast.testing import sim
-from holdfast.testing._sim_scenarios import run_small
 from holdfast.testing._sim_schedule import Choices
+from holdfast.testing._sim_small import run_small
 
 Patch = pytest.MonkeyPatch
 

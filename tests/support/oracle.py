@@ -37,6 +37,12 @@ def finals(entries: list[Entry]) -> list[Entry]:
     return [e for e in entries if e.get("holdfast", {}).get("final") is True]
 
 
+def check_ids(entries: list[Entry]) -> None:
+    """No id stands twice, not even on another branch."""
+    twice = [entry_id for entry_id, n in Counter(e["id"] for e in entries).items() if n > 1]
+    assert not twice, "an id twice"
+
+
 def check_whole(entries: list[Entry]) -> None:
     """Ids are unique, and every parent stands before its child."""
     seen: set[str] = set()

@@ -88,6 +88,8 @@ class Display:
                 self.column = max(0, self.column - count)
             case "G":
                 self.column = count - 1
+            case "H":  # Home; a whole screen is drawn from there, not a cell of it.
+                self.row = self.column = 0
             case "K" if not number:
                 del cells[self.column :]
             case "K":

@@ -19,7 +19,7 @@ FLOORS = [  # Lowest first.
     {"_core"},
     {"ports"},
     {"_runtime", "backends"},
-    {"agents", "config"},
+    {"agents", "channels", "config"},
     {"_assemble", "_assemble_attempt", "_assemble_reading", "_assemble_tending"},
     {"gateway", "testing"},
     {"lab"},
@@ -28,7 +28,7 @@ FLOORS = [  # Lowest first.
 ]
 PURE = {
     "__future__", "collections", "contextlib", "dataclasses", "enum", "functools", "graphlib",
-    "holdfast", "itertools", "json", "math", "msgspec", "re", "string", "typing", "unicodedata",
+    "hashlib", "holdfast", "itertools", "json", "math", "msgspec", "re", "string", "typing", "unicodedata",
 }  # fmt: skip
 MODULES = sorted(path.relative_to(SRC) for path in SRC.rglob("*.py"))
 

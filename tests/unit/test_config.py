@@ -52,11 +52,23 @@ SAMPLES: dict[str, Any] = {
         for name, key in KEYS.items()
     },
     "lanes.bulk.concurrency": 3,
+    "lanes.bulk.policy": "reject",
     "lanes.user.priority": 7,
     "agents.main.model": "openai-chat:m",
     "agents.main.instructions": "Be brief.",
     "agents.main.tools": ["app:weather", "app:now"],
     "agents.own.object": "app:agent",
+    "identities.ann.peers": ["telegram:4711", "matrix:@ann:example.org"],
+    "channels.crm.kind": "webhook",
+    "channels.crm.url": "https://example.org/hook",
+    "channels.crm.secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "channels.crm.old_secret": "whsec_QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFB",
+    "channels.crm.part_chars": 1234,
+    "channels.crm.timeout_ms": 1234,
+    "channels.crm.ambiguous": "give_up",
+    "channels.crm.agent": "ops",
+    "channels.crm.session": "agent:ops:crm",
+    "channels.crm.senders": ["ann", "bob"],
 }
 #: What else has to be there for it.
 BESIDE = {

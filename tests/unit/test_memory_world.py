@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from holdfast._core.settings import LANES, Settings
+from holdfast._core.settings import LANES, Lane, Settings
 from holdfast._core.turns import Event
 from holdfast._stamps import uuid7
 from holdfast.backends.memory import MemoryStore, World
@@ -145,7 +145,7 @@ async def test_time_is_what_the_world_is_given() -> None:
     assert leased.turn.accepted_at == leased.turn.started_at == "2001-09-09T01:46:40.000Z"
     await store.control.put_back(
         leased.turn.turn_id, leased.token,
-        what=Event.GIVE_BACK, reason="write_lock", not_before_ms=now[0] + 1_000,
+        what=Event.GIVE_BACK, reason="write_lock", delay_ms=1_000,
     )  # fmt: skip
     assert await store.control.pick(me, ["main"], LANES) is None
     now[0] += 1_000
@@ -156,6 +156,28 @@ async def test_time_is_what_the_world_is_given() -> None:
     statistics = store.hold_statistics()
     assert (statistics.acquired, statistics.long_holds, statistics.held_s) == (1, 1, 2.5)
     assert statistics.hold_max_ms == 2_500
+
+
+async def test_the_stores_clock_never_goes_back_and_reads_the_wall_clock_once() -> None:
+    wall_ms, clock_s = [1_000_000_000_000], [50.0]
+    world = World(now_ms=lambda: wall_ms[0], monotonic=lambda: clock_s[0])
+    store = await opened(world)
+
+    async def accepted_ms() -> int:
+        asked = Admission(
+            TurnId(uuid7()), KEY, "main", "x", "user", "test", 1, "enqueue", queue_max=10
+        )
+        return (await store.control.admit(asked, ())).turn.accepted_ms
+
+    assert await accepted_ms() == 1_000_000_000_000
+    wall_ms[0] -= 3_600_000  # Somebody sets it back.
+    clock_s[0] += 1.5
+    assert await accepted_ms() == 1_000_000_001_500
+    clock_s[0] -= 1.0  # A process whose clock lags behind.
+    assert await accepted_ms() == 1_000_000_001_500
+    wall_ms[0] += 7_200_000
+    clock_s[0] += 2.0
+    assert await accepted_ms() == 1_000_000_002_500
 
 
 async def test_a_forked_child_holds_nothing_and_is_told_so() -> None:
@@ -207,3 +229,101 @@ async def test_a_token_that_never_was_is_refused_as_an_old_one() -> None:
     assert session.session_id == turn.session_id
     with pytest.raises(Exception, match="no longer holds"):
         await store.control.make_effective(turn.turn_id, FencingToken(7))
+
+
+async def test_a_reset_moves_one_key_and_leaves_the_others_where_they_are() -> None:
+    world = World()
+    store = await opened(world)
+    session = await session_of(store)
+    other = "agent:main:other"  # Two keys of one session, as an older store may have them.
+    world.keys[other] = session.session_id
+    world.rooms[session.session_id].keys.append(other)
+    assert await session_of_key(store, other) == session
+    reset = await store.control.reset(KEY)
+    assert [(await store.control.turn(each)).session_key for each in reset.moved] == [KEY]
+    [left] = await store.control.turns(session_id=session.session_id)
+    assert left.session_key == other
+    assert await store.control.session_of_key(other) == session
+
+
+def numbers(world: World) -> dict[str, Any]:
+    """What the rows say, to be compared with what is kept beside them for speed."""
+    waiting = [turn for turn in world.turns.values() if turn.state == "accepted"]
+    queues: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    guests: dict[str, list[tuple[int, str]]] = {}
+    for turn in waiting:
+        at = (turn.admission, turn.turn_id)
+        if turn.host is None:
+            queues.setdefault((turn.session_id, turn.lane), []).append(at)
+        else:
+            guests.setdefault(turn.host, []).append(at)
+    return {
+        "waiting": {turn.turn_id for turn in waiting},
+        "running": {turn.turn_id for turn in world.turns.values() if turn.state == "running"},
+        "queues": {name: sorted(queue) for name, queue in queues.items()},
+        "guests": {host: sorted(queue) for host, queue in guests.items()},
+        "lined": {session_id for session_id, _ in queues},
+        "wanted": {turn.turn_id for turn in world.turns.values() if turn.slot_wanted},
+    }
+
+
+def kept(world: World) -> dict[str, Any]:
+    rooms = world.rooms.items()
+    return {
+        "waiting": {turn_id for _, room in rooms for turn_id in room.waiting},
+        "running": set(world.running),
+        "queues": {
+            (session_id, lane): queue
+            for session_id, room in rooms
+            for lane, queue in room.queues.items()
+        },
+        "guests": dict(world.guests),
+        "lined": set(world.lined),
+        "wanted": set(world.wanted),
+    }
+
+
+async def test_what_is_kept_for_speed_is_what_the_rows_say() -> None:
+    """Over whatever happens to turns: see `tests/property/test_stores_agree.py`, too."""
+    world = World()
+    store = await opened(world)
+    control, me, count = store.control, store.owner.owner_id, 0
+
+    async def admit(policy: str = "enqueue", lane: str = "user", key: str = KEY) -> TurnId:
+        nonlocal count
+        count += 1
+        asked = Admission(
+            TurnId(f"turn-{count}"), key, "main", "x", lane, "test", 50, policy,
+            queue_max=100, collect_max=5,
+        )  # fmt: skip
+        turn = (await control.admit(asked, ())).turn
+        assert kept(world) == numbers(world)
+        return turn.turn_id
+
+    async def step(call: Any) -> Any:
+        done = await call
+        assert kept(world) == numbers(world)
+        return done
+
+    for lane in ("user", "cron", "user"):
+        await admit(lane=lane)
+    for _ in range(3):
+        await admit("collect")
+    leased = await step(control.pick(me, ["main"], LANES))
+    turn, token = leased.turn.turn_id, leased.token
+    into = [await admit("steer") for _ in range(3)]
+    await step(control.take(turn, token, {into[0]: "e"}))
+    await step(control.wait_for(turn, token, await admit(key="agent:main:child")))
+    await step(control.regain(turn, token, {"user": Lane(0, 1)}))
+    await step(control.put_back(turn, token, what=Event.REQUEUE, reason="x"))
+    leased = await step(control.pick(me, ["main"], LANES))
+    await step(control.cancel(into[1]))
+    await step(control.reset(KEY))
+    token = await step(control.take_over(leased.session.session_id, leased.token, me))
+    await step(control.end(turn, token, "failed", "x", None))
+    while (leased := await step(control.pick(me, ["main"], LANES))) is not None:
+        await step(control.end(leased.turn.turn_id, leased.token, "silent", None, None))
+    assert numbers(world) == {
+        "waiting": set(), "running": set(), "queues": {}, "guests": {}, "lined": set(),
+        "wanted": set(),
+    }  # fmt: skip

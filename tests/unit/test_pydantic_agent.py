@@ -28,7 +28,7 @@ from holdfast.agents.tools import ToolDeclaration, declaration_of, read_declarat
 from holdfast.errors import BadRequestError, FencedError, ProviderError
 from holdfast.ports import Agent
 from holdfast.testing.model_server import ModelServer, Step
-from holdfast.types import AgentEvent, Final, Made, Prompt, Silent, Text, ToolCall
+from holdfast.types import AgentEvent, Final, Made, Prompt, Silent, Steered, Text, ToolCall
 
 KEY = "sk-secret-0123456789abcdef"
 Make = Callable[..., PydanticAgent]
@@ -82,6 +82,9 @@ class Hook:
 
     def __init__(self) -> None:
         self.calls: list[ToolCall] = []
+
+    async def steered(self) -> list[Steered]:
+        return []
 
     async def __call__(self, call: ToolCall, run: Any) -> Any:
         self.calls.append(call)
@@ -491,11 +494,12 @@ async def test_a_refused_hook_means_the_tool_never_ran(server: ModelServer, make
     server.add(Step.call("add", {"a": 2, "b": 3}))
     refusal = FencedError(session_id="s1", token=1, newest=2)
 
-    async def refuse(call: ToolCall, run: Any) -> Any:
-        raise refusal
+    class Refusing(Hook):
+        async def __call__(self, call: ToolCall, run: Any) -> Any:
+            raise refusal
 
     with pytest.raises(FencedError) as caught:
-        await ask(agent, prompt(), refuse)
+        await ask(agent, prompt(), Refusing())
     assert caught.value is refusal
     assert calls == []
     assert len(server.requests) == 1

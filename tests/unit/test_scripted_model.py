@@ -11,7 +11,7 @@ import pytest
 from holdfast.errors import FencedError, ProviderError
 from holdfast.ports import Agent
 from holdfast.testing.scripted import Call, Fail, Quiet, Say, ScriptedModel
-from holdfast.types import AgentEvent, Final, Made, Prompt, Silent, Text, ToolCall
+from holdfast.types import AgentEvent, Final, Made, Prompt, Silent, Steered, Text, ToolCall
 
 
 def prompt(text: str = "hi", **given: Any) -> Prompt:
@@ -29,12 +29,21 @@ def prompt(text: str = "hi", **given: Any) -> Prompt:
     )
 
 
-async def run_it(call: ToolCall, run: Any) -> Any:
-    return await run()
+class Hook:
+    """Lets every call through; gives out *steered*, one list each time it is asked."""
+
+    def __init__(self, *steered: list[Steered]) -> None:
+        self._steered = list(steered)
+
+    async def __call__(self, call: ToolCall, run: Any) -> Any:
+        return await run()
+
+    async def steered(self) -> list[Steered]:
+        return self._steered.pop(0) if self._steered else []
 
 
-async def ask(model: ScriptedModel, asked: Prompt, hook: Any = run_it) -> list[AgentEvent]:
-    async with aclosing(model.respond(asked, hook)) as events:
+async def ask(model: ScriptedModel, asked: Prompt, hook: Any = None) -> list[AgentEvent]:
+    async with aclosing(model.respond(asked, hook or Hook())) as events:
         return [event async for event in events]
 
 
@@ -61,7 +70,7 @@ async def test_a_failure_comes_after_its_tokens() -> None:
     model = ScriptedModel([Fail(ProviderError(reason="timeout", detail="x"), ("a", "b"))])
     got = []
     with pytest.raises(ProviderError):
-        async for event in model.respond(prompt(), run_it):
+        async for event in model.respond(prompt(), Hook()):
             got.append(event)
     assert got == [Text("a"), Text("b")]
 
@@ -90,6 +99,39 @@ async def test_a_call_goes_through_the_hook_and_not_twice() -> None:
         await ask(model, prompt(), refuse)
     assert ran == [1]
     assert model.abandoned == 1
+
+
+async def test_a_call_without_its_result_is_made_without_saying_so_again() -> None:
+    ran = []
+
+    async def add() -> int:
+        ran.append(1)
+        return 5
+
+    acts = [Call("add", add), Call("add", add, call_id="call_2"), Say(("ten",))]
+    model = ScriptedModel(list(acts), list(acts))
+    first, result, second, *_ = await ask(model, prompt())
+    assert isinstance(first, Made)
+    assert isinstance(result, Made)
+    assert isinstance(second, Made)
+    ran.clear()
+    made = (first.message, result.message, second.message)
+    again, *rest = await ask(model, prompt(made=made))
+    assert isinstance(again, Made)
+    assert again.message["toolCallId"] == "call_2"
+    assert text_of(rest) == "ten"
+    assert ran == [1]
+
+
+async def test_what_was_steered_in_is_asked_for_behind_each_call() -> None:
+    async def add() -> int:
+        return 5
+
+    acts = [Call("add", add), Call("add", add, call_id="call_2"), Say(("ten",))]
+    one, two = Steered("t2", "one"), Steered("t3", "two")
+    model = ScriptedModel(acts)
+    await ask(model, prompt(), Hook([one, two], []))
+    assert model.steered == [one, two]
 
 
 async def test_a_gate_holds_each_token_and_leaving_is_counted() -> None:

@@ -62,7 +62,7 @@ def test_an_assistants_message_has_what_the_format_asks_for() -> None:
 def test_its_turn_sees_it_as_history_and_asks_only_its_question() -> None:
     batch = seeded()
     found = tree(*batch)
-    assert [text_of(m) for m in found.history(without_turn="t")] == ["one", "two", "three"]
+    assert [text_of(m) for m in found.history(without={"t"})] == ["one", "two", "three"]
     assert found.questions == {"t": batch[-1]["id"]}
     assert found.ends == {}
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from holdfast._core.settings import (
     KEYS,
+    POLICIES,
     AgentSettings,
     Given,
     Settings,
@@ -50,7 +51,7 @@ def test_durations_have_units(text: str, ms: int) -> None:
         ("turn.lease_ms", "60 parsecs"), ("turn.lease_ms", "60_000"), ("turn.lease_ms", -1),
         ("turn.lease_ms", True), ("turn.lease_ms", 1.5), ("turn.lease_ms", "1"),
         ("turn.queue_max", "5m"), ("turn.queue_max", "0"), ("turn.queue_max", None),
-        ("session.durability", "never"), ("turn.policy", "steer"), ("turn.quque_max", "4"),
+        ("session.durability", "never"), ("turn.policy", "nonsense"), ("turn.quque_max", "4"),
         ("lanes.user.colour", "1"), ("lanes.User.priority", "1"), ("lanes.user.priority", "high"),
     ],
 )  # fmt: skip
@@ -72,11 +73,17 @@ def test_an_unknown_lane_lists_the_known_ones() -> None:
         Settings().lane("nobody")
 
 
-def test_a_policy_of_a_later_version_is_refused_with_what_is_available() -> None:
-    for name in ("collect", "steer", "interrupt", "rollback", "nonsense"):
-        with pytest.raises(UnknownPolicyError) as caught:
-            Settings().checked_policy(name)
-        assert caught.value.available == ["enqueue", "reject"]
+def test_an_unknown_policy_is_refused_with_what_is_available() -> None:
+    with pytest.raises(UnknownPolicyError) as caught:
+        Settings().checked_policy("nonsense", "user")
+    assert caught.value.available == list(POLICIES)
+
+
+def test_a_policy_is_the_messages_own_else_its_lanes_else_the_settings() -> None:
+    settings = parse({"turn.policy": "collect", "lanes.cron.policy": "reject"})
+    assert settings.checked_policy("steer", "cron") == "steer"
+    assert settings.checked_policy(None, "cron") == "reject"
+    assert settings.checked_policy(None, "user") == "collect"
 
 
 def test_the_environment_speaks_the_same_names() -> None:
@@ -89,7 +96,7 @@ def test_the_environment_speaks_the_same_names() -> None:
 
 def test_every_key_names_a_field_of_its_own_and_says_what_it_is_for() -> None:
     named = [key.field for key in KEYS.values()]
-    assert sorted([*named, "lanes", "agents"]) == sorted(Settings.__dataclass_fields__)
+    assert sorted([*named, *FAMILIES]) == sorted(Settings.__dataclass_fields__)
     assert set(FAMILIES["agents"].keys) == set(AgentSettings.__dataclass_fields__)
     for key in [*KEYS.values(), *(k for f in FAMILIES.values() for k in f.keys.values())]:
         assert key.help
@@ -194,8 +201,7 @@ def test_what_is_not_of_its_kind_is_refused_by_name(name: str, value: object) ->
 
 def test_later_versions_settings_are_not_known_yet() -> None:
     for name in (
-        "turn.progress_timeout_ms",
-        "turn.max_ms", "recovery.frozen_holder", "store.keep_days",
+        "heartbeat.every_ms", "cron.catch_up", "compaction.keep_chars",
     ):  # fmt: skip
         with pytest.raises(BadSettingError, match=name) as caught:
             parse({name: 1})

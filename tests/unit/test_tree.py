@@ -119,7 +119,7 @@ def test_a_turn_is_found_by_its_stamps() -> None:
     )
     assert found.questions == {"t1": "q"}
     assert (found.ends["t1"].outcome, found.ends["t1"].text) == ("replied", "tell")
-    assert found.history(without_turn="t1") == ()
+    assert found.history(without={"t1"}) == ()
 
 
 def test_a_salvaged_entry_is_no_reply() -> None:

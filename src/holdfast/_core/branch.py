@@ -24,7 +24,7 @@ from holdfast._core import fence
 from holdfast._core.tree import as_message, first_kept, is_seed, messages_of, moves_leaf
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from holdfast._core.jsonl import Line
     from holdfast._core.tree import Tree
@@ -59,9 +59,9 @@ class Branch:
         found._trim()
         return found
 
-    def history(self, *, without_turn: str | None = None) -> tuple[Mapping[str, Any], ...]:
+    def history(self, *, without: Collection[str] = ()) -> tuple[Mapping[str, Any], ...]:
         """As `Tree.history`."""
-        return messages_of(self.kept, without_turn)
+        return messages_of(self.kept, without)
 
     def speaks(self, turn: str) -> bool:
         """Whether it has a message that is none of *turn*'s seed: then no seed may come."""

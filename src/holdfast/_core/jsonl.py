@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
+from holdfast.types import LineEnd
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from holdfast.types import Entry
 
-__all__ = ["LINE_BYTES_MAX", "Line", "encode", "lines", "lines_back", "lines_with"]
+__all__ = ["LINE_BYTES_MAX", "Line", "encode", "ends", "lines", "lines_back", "lines_with"]
 
 #: One line may be this long, newline included: a message with an inlined attachment.
 LINE_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -52,6 +54,21 @@ def lines(data: bytes, *, offset: int = 0) -> Iterator[Line]:
         if raw.strip():
             yield Line(offset + start, raw, _object(raw))
         start = end + 1
+
+
+def ends(data: bytes) -> Iterator[LineEnd]:
+    """Where each whole line of a transcript ends, and which entry it is."""
+    for line in lines(data):
+        end, entry = line.offset + len(line.raw) + 1, line.entry
+        if entry is None:
+            yield LineEnd(end, None, None)
+            continue
+        kind, entry_id = entry.get("type"), entry.get("id")
+        yield LineEnd(
+            end,
+            kind if isinstance(kind, str) else "",
+            entry_id if isinstance(entry_id, str) and kind != "session" else None,
+        )
 
 
 def lines_back(data: bytes, *, offset: int = 0) -> Iterator[Line]:

@@ -19,7 +19,7 @@ from typing import Final
 
 from holdfast.errors import BadKeyError
 
-__all__ = ["AGENT_DEFAULT", "ALIASES", "KEY_CHARS_MAX", "agent_of", "canonical"]
+__all__ = ["AGENT_DEFAULT", "ALIASES", "KEY_CHARS_MAX", "OPAQUE", "agent_of", "canonical"]
 
 KEY_CHARS_MAX: Final = 255
 AGENT_DEFAULT: Final = "main"
@@ -27,7 +27,7 @@ ALIASES: Final = {"main": "agent:main:main"}
 
 _AGENT_ID: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_OPAQUE: Final = (("matrix", "room"), ("matrix", "channel"), ("signal", "group"))
+OPAQUE: Final = (("matrix", "room"), ("matrix", "channel"), ("signal", "group"))
 _FORBIDDEN: Final = frozenset("/\\\x7f")
 
 
@@ -75,7 +75,7 @@ def _agent_key(key: str, words: list[str]) -> str:
     if not _AGENT_ID.fullmatch(agent_id):
         raise _bad(key, f"{words[0]!r} is not an agent id")
     kept = [word.lower() for word in words[1:]]
-    for channel, kind in _OPAQUE:
+    for channel, kind in OPAQUE:
         if kept[0] == channel and kind in kept[1:-1]:
             start = kept.index(kind, 1) + 1
             kept[start:] = words[1 + start :]

@@ -7,7 +7,7 @@ holds for every value that was given, also for one that a later source replaces.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from holdfast._core import settings_forms as forms
@@ -30,7 +30,9 @@ __all__ = [
     "LANES",
     "POLICIES",
     "AgentSettings",
+    "ChannelSettings",
     "Given",
+    "Identity",
     "Key",
     "Lane",
     "Problem",
@@ -50,6 +52,7 @@ DEMO: Final = "demo"
 class Lane:
     concurrency: int = 1  #: Turns of this lane at once, over the whole store.
     priority: int = 50  #: Higher runs first.
+    policy: str | None = None  #: None: as `Settings.policy`.
 
 
 LANES: Final = {
@@ -77,6 +80,29 @@ class AgentSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Identity:
+    """A person who writes from several places."""
+
+    peers: tuple[str, ...] = ()  #: Each ``<channel>:<peer>``, or ``<peer>`` on any channel.
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelSettings:
+    """One channel: what replies are delivered by, and messages come in by."""
+
+    kind: str = "webhook"
+    url: str | None = None
+    secret: str | None = field(default=None, repr=False)
+    old_secret: str | None = field(default=None, repr=False)
+    part_chars: int = 4_000
+    timeout_ms: int = 10_000
+    ambiguous: str = "resend"
+    agent: str = "main"
+    session: str | None = None
+    senders: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All settings, checked.  Make one with `parse`."""
 
@@ -84,14 +110,25 @@ class Settings:
     write_lock_stale_ms: int = 1_800_000
     write_lock_max_hold_ms: int = 30_000
     on_rewritten: str = "rerun"
+    dm_scope: str = "main"
     durability: str = "turn"
     lease_ms: int = 30_000
     policy: str = "enqueue"
+    collect_quiet_ms: int = 500
+    collect_max: int = 20
+    progress_timeout_ms: int = 300_000
+    max_ms: int = 0
+    wait_warn_ms: int = 2_000
     queue_max: int = 200
     attempts_max: int = 3
     reruns_max: int = 1
     settle_ms: int = 2_000
+    stuck_warn_ms: int = 120_000
+    frozen_holder: str = "report"
+    frozen_kill_ms: int = 30_000
     idle_timeout_ms: int = 120_000
+    keep_days: int = 30
+    events_max: int = 100_000
     allow_shared_filesystem: bool = False
     gateway_host: str = "127.0.0.1"
     gateway_port: int = 8787
@@ -106,6 +143,9 @@ class Settings:
     lanes: Mapping[str, Lane] = field(default_factory=lambda: dict(LANES))
     #: Agent id → what is set about it.  Naming an agent makes it known.
     agents: Mapping[str, AgentSettings] = field(default_factory=dict)
+    #: Person → who that is; see `addressing.session_key`.
+    identities: Mapping[str, Identity] = field(default_factory=dict)
+    channels: Mapping[str, ChannelSettings] = field(default_factory=dict)
 
     def lane(self, name: str) -> Lane:
         try:
@@ -113,8 +153,9 @@ class Settings:
         except KeyError:
             raise UnknownLaneError(lane=name[:80], known=sorted(self.lanes)) from None
 
-    def checked_policy(self, name: str | None) -> str:
-        name = name or self.policy
+    def checked_policy(self, name: str | None, lane: str) -> str:
+        """The message's own, else its lane's, else `turn.policy`."""
+        name = name or self.lane(lane).policy or self.policy
         if name not in POLICIES:
             raise UnknownPolicyError(policy=name[:80], available=list(POLICIES))
         return name
@@ -253,8 +294,13 @@ def _built(read: Mapping[str, Any]) -> Settings:
         name: _lane(LANES.get(name, Lane()), told) for name, told in members["lanes"].items()
     }
     agents = {name: AgentSettings(**told) for name, told in members["agents"].items()}
-    return Settings(**plain, lanes={**LANES, **lanes}, agents=agents)
+    identities = {name: Identity(**told) for name, told in members["identities"].items()}
+    lanes = {**LANES, **lanes}
+    channels = {name: ChannelSettings(**told) for name, told in members["channels"].items()}
+    return Settings(
+        **plain, lanes=lanes, agents=agents, identities=identities, channels=channels
+    )
 
 
-def _lane(lane: Lane, told: Mapping[str, int]) -> Lane:
-    return Lane(told.get("concurrency", lane.concurrency), told.get("priority", lane.priority))
+def _lane(lane: Lane, told: Mapping[str, Any]) -> Lane:
+    return replace(lane, **told)

@@ -8,20 +8,24 @@ table.  A default is not here: it is the default of the field in `settings.Setti
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from enum import StrEnum, auto
 from typing import TYPE_CHECKING, Final
+
+from holdfast._core.settings_families import FAMILIES, POLICIES, PRIORITY_MOST
+from holdfast._core.settings_kinds import Family, Form, Key, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "DM_SCOPES",
     "DURABILITY",
     "FAMILIES",
     "FOUNDING_NAMES",
     "FOUNDING_VARIABLES",
+    "FROZEN_HOLDER",
     "KEYS",
     "POLICIES",
+    "PRIORITY_MOST",
     "Family",
     "Form",
     "Key",
@@ -31,13 +35,12 @@ __all__ = [
     "unit_of",
 ]
 
-#: Policies that this version has.  The glossary's other names come with later versions.
-POLICIES: Final = ("enqueue", "reject")
+FROZEN_HOLDER: Final = ("report", "kill")
+DM_SCOPES: Final = ("main", "per-peer", "per-channel-peer", "per-account-channel-peer")
 DURABILITY: Final = ("always", "turn", "os")
 ON_REWRITTEN: Final = ("rerun", "fail")
 
 #: Bounds that only a slip of the hand exceeds; under them no timer and no column overflows.
-INTEGER_MOST: Final = 2**31 - 1
 DURATION_MOST_MS: Final = 365 * 24 * 3_600_000
 PORT_MOST: Final = 65_535
 
@@ -49,42 +52,8 @@ _UNITS: Final = {
 }
 
 
-class Kind(StrEnum):
-    DURATION = auto()  #: In TOML a number of the unit that ends the name, or `60s`.
-    INTEGER = auto()
-    CHOICE = auto()
-    TEXT = auto()
-    BOOLEAN = auto()
-    TEXTS = "list of texts"  #: A list, or one text with commas.
-    SECRET = auto()  #: A text that nothing ever shows: no message, no log, no `repr`.
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """What a text looks like.  The pattern means the same to `re` and to JSON Schema."""
-
-    pattern: str
-    told: str
-
-
 _HOST: Final = Form(r"[A-Za-z0-9.:_%\[\]-]+", "a host name or address")
 _TOKEN: Final = Form(r"[!-~]+", "visible ASCII characters without spaces")
-_MODEL: Final = Form(r"[!-~]([ -~]*[!-~])?", "a model's name like openai-chat:gpt-4o-mini")
-_PROSE: Final = Form(r"[\s\S]*\S[\s\S]*", "text")
-_NAME: Final = r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*"
-_OBJECT: Final = Form(f"{_NAME}:{_NAME}", "MODULE:OBJECT like app:agent")
-_TOOL: Final = Form(f"{_NAME}:{_NAME}", "MODULE:FUNCTION like app:weather")
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    field: str  #: Its field in `Settings`, `Lane` or `AgentSettings`.
-    kind: Kind
-    help: str
-    least: int = 0
-    most: int = INTEGER_MOST  #: Of a duration: see `unit_of`.
-    choices: tuple[str, ...] = ()
-    form: Form = _PROSE
 
 
 KEYS: Final[Mapping[str, Key]] = {
@@ -105,6 +74,11 @@ KEYS: Final[Mapping[str, Key]] = {
         "after a takeover (its transcript was rewritten) a turn is run again, or failed",
         choices=ON_REWRITTEN,
     ),
+    "session.dm_scope": Key(
+        "dm_scope", Kind.CHOICE,
+        "which direct messages share a session: all, or those of one peer, channel, account",
+        choices=DM_SCOPES,
+    ),
     "session.durability": Key(
         "durability", Kind.CHOICE,
         "what is synced to the medium: every append, every turn, or what the system likes",
@@ -116,6 +90,24 @@ KEYS: Final[Mapping[str, Key]] = {
     "turn.policy": Key(
         "policy", Kind.CHOICE, "what a message to a busy session does", choices=POLICIES
     ),
+    "turn.collect_quiet_ms": Key(
+        "collect_quiet_ms", Kind.DURATION,
+        "collect: a burst is answered as one turn once it was quiet for so long",
+    ),
+    "turn.collect_max": Key(
+        "collect_max", Kind.INTEGER, "collect: so many messages at most become one turn", 1
+    ),
+    "turn.progress_timeout_ms": Key(
+        "progress_timeout_ms", Kind.DURATION,
+        "a run in which neither model nor tool has moved for so long is aborted", 1,
+    ),
+    "turn.max_ms": Key(
+        "max_ms", Kind.DURATION, "how long one run of a turn may take; 0 = no bound"
+    ),
+    "turn.wait_warn_ms": Key(
+        "wait_warn_ms", Kind.DURATION,
+        "a turn that has waited so long is told of in the log, with what it waits for", 1,
+    ),
     "turn.queue_max": Key("queue_max", Kind.INTEGER, "how many turns of a session may wait", 1),
     "turn.max_attempts": Key(
         "attempts_max", Kind.INTEGER, "after so many attempts a turn ends as failed", 1
@@ -126,9 +118,27 @@ KEYS: Final[Mapping[str, Key]] = {
     "abort.settle_ms": Key(
         "settle_ms", Kind.DURATION, "how long an attempt that must end may take to do so", 1
     ),
+    "recovery.warn_ms": Key(
+        "stuck_warn_ms", Kind.DURATION,
+        "a run without progress for so long is told of in the log", 1,
+    ),
+    "recovery.frozen_holder": Key(
+        "frozen_holder", Kind.CHOICE,
+        "what is done about a stopped process that keeps others waiting (serve: kill)",
+        choices=FROZEN_HOLDER,
+    ),
+    "recovery.frozen_kill_ms": Key(
+        "frozen_kill_ms", Kind.DURATION, "with kill: how long it may stay stopped", 1000
+    ),
     "models.idle_timeout_ms": Key(
         "idle_timeout_ms", Kind.DURATION,
         "after such a silence of the model an attempt has failed", 1,
+    ),
+    "store.keep_days": Key(
+        "keep_days", Kind.INTEGER, "how long an ended turn's row is kept", 1
+    ),
+    "store.events_max": Key(
+        "events_max", Kind.INTEGER, "how many events are kept; the oldest go first", 1000
     ),
     "store.allow_shared_filesystem": Key(
         "allow_shared_filesystem", Kind.BOOLEAN,
@@ -171,43 +181,6 @@ KEYS: Final[Mapping[str, Key]] = {
     ),
 }  # fmt: skip
 
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """Settings that every member of a kind has: ``lanes.<name>.…``."""
-
-    member: str  #: What a member is called: `<name>`, `<id>`.
-    form: Form  #: What a member's name looks like.
-    keys: Mapping[str, Key]
-
-
-FAMILIES: Final[Mapping[str, Family]] = {
-    "lanes": Family(
-        "<name>",
-        Form(r"[a-z][a-z0-9_-]{0,63}", "a lane's name is lower case, like cron"),
-        {
-            "concurrency": Key(
-                "concurrency", Kind.INTEGER, "turns of this lane at once, over the whole store"
-            ),
-            "priority": Key("priority", Kind.INTEGER, "higher runs first"),
-        },
-    ),
-    "agents": Family(
-        "<id>",
-        Form(r"[a-z0-9][a-z0-9_-]{0,63}", "an agent's id is lower case, like main"),
-        {
-            "model": Key("model", Kind.TEXT, "the model that answers", form=_MODEL),
-            "instructions": Key(
-                "instructions", Kind.TEXT, "what the model is told before every conversation"
-            ),
-            "tools": Key("tools", Kind.TEXTS, "functions the model may call", form=_TOOL),
-            "object": Key(
-                "object", Kind.TEXT, "an agent of your own, instead of the three others",
-                form=_OBJECT,
-            ),
-        },
-    ),
-}  # fmt: skip
 
 #: Names of the founding system → ours.  Taken with a notice; ours win.
 FOUNDING_NAMES: Final[Mapping[str, str]] = {

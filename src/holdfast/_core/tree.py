@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from holdfast._core import turns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from holdfast._core.jsonl import Line
     from holdfast.types import Entry
@@ -154,15 +154,15 @@ class Tree:
         found.reverse()
         return found
 
-    def history(self, *, without_turn: str | None = None) -> tuple[Mapping[str, Any], ...]:
+    def history(self, *, without: Collection[str] = ()) -> tuple[Mapping[str, Any], ...]:
         """
         The messages that a model should see, oldest first.
 
         The latest compaction on the branch replaces everything before the first entry that
-        it kept.  *without_turn* leaves out that turn's own entries, but not the earlier
-        messages that it has seeded the session with.
+        it kept.  *without* leaves out the entries of these turns, but not the earlier
+        messages that they have seeded the session with.
         """
-        return messages_of(self.path(), without_turn)
+        return messages_of(self.path(), without)
 
     def seeded(self, turn: str) -> int | None:
         """
@@ -194,7 +194,7 @@ def first_kept(path: list[Entry]) -> tuple[int | None, int]:
     return at, next((i for i in range(at) if path[i].get("id") == first), at)
 
 
-def messages_of(path: list[Entry], without_turn: str | None) -> tuple[Mapping[str, Any], ...]:
+def messages_of(path: list[Entry], without: Collection[str]) -> tuple[Mapping[str, Any], ...]:
     """What a model sees of *path*, which goes up at least to `first_kept`: see `history`."""
     at, start = first_kept(path)
     if at is not None:
@@ -202,8 +202,8 @@ def messages_of(path: list[Entry], without_turn: str | None) -> tuple[Mapping[st
     messages: list[Mapping[str, Any]] = []
     for entry in path:
         stamp = entry.get("holdfast")
-        own = isinstance(stamp, dict) and stamp.get("turn") == without_turn
-        if without_turn and own and not is_seed(entry):
+        own = isinstance(stamp, dict) and stamp.get("turn") in without
+        if own and not is_seed(entry):
             continue
         message = as_message(entry)
         if message is not None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "ABORTS",
     "ENDED_BY",
     "GIVES_BACK",
     "OUTCOMES",
@@ -65,7 +66,21 @@ class Event(StrEnum):
 OUTCOMES: Final = ("replied", "silent", "refused", "failed", "cancelled", "merged")
 
 #: Why a running turn may go back to its place with its attempt returned.
-GIVES_BACK: Final = frozenset({"drained", "taken_over", "write_lock", "lock_lost", "disk_full"})
+GIVES_BACK: Final = frozenset(
+    {"drained", "taken_over", "write_lock", "lock_lost", "disk_full", "handed_over"}
+)
+
+#: Why somebody wants a turn ended → what it ends as; `None`: it goes back to its place, or is
+#: `failed` once its attempts are used up.
+ABORTS: Final[Mapping[str, str | None]] = {
+    "cancelled": "cancelled",  # Its sender, or an operator.
+    "interrupted": "cancelled",  # A later message with policy `interrupt`.
+    "preempted": "cancelled",  # A person's message; heartbeats only.
+    "rolled_back": "cancelled",  # And its question leaves the branch, by a `leaf` entry.
+    "max_time": "failed",  # `turn.max_ms` is over.
+    "no_progress": None,  # The reaper: nothing moved within `turn.progress_timeout_ms`.
+    "handed_over": None,  # Its idle owner was asked to let go; the attempt does not count.
+}
 
 #: `customType` of the entry that ends a turn without a reply, written before its row is.
 ENDED_BY: Final = "holdfast:turn-ended"
@@ -118,17 +133,26 @@ class Loss:
     reason: str = "owner_died"
 
 
-def after_loss(*, reason: str, attempts: int, attempts_max: int, bound: bool) -> Loss:
+def after_loss(
+    *, reason: str, attempts: int, attempts_max: int, bound: bool, abort: str | None = None
+) -> Loss:
     """
     Decide for a turn that has lost its owner, once no final entry of it was found.
 
     Args:
-        reason: ``owner_died`` or ``owner_silent``.
+        reason: why its attempt is ended: ``owner_died``, ``owner_silent``, … or an abort.
         attempts: how many were counted, the lost one included.
         bound: the turn belongs to its process (`hf.turn`) and nobody else can run it.
+        abort: why somebody wanted it ended before; one of ABORTS.
     """
+    wanted = abort or (reason if reason in ABORTS else None)
+    ends_as = None if wanted is None else ABORTS[wanted]
+    if ends_as is not None:
+        return Loss(Event.END, ends_as, wanted or reason)
     if bound:
-        return Loss(Event.END, "failed", "owner_died")
+        return Loss(Event.END, "failed", wanted or "owner_died")
+    if wanted in GIVES_BACK:
+        return Loss(Event.GIVE_BACK, None, wanted or reason)
     if attempts >= attempts_max:
         return Loss(Event.END, "failed", "attempts_used_up")
-    return Loss(Event.REQUEUE, None, reason)
+    return Loss(Event.REQUEUE, None, wanted or reason)

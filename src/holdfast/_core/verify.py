@@ -19,7 +19,8 @@ A reply is *blind* if, on the way up from it, an entry of another turn comes bef
 question, although that entry's writer did not come before the reply's.  The fencing token
 says who came first: whoever holds token n has loaded all that smaller tokens wrote, so a turn
 that went back to its place and was overtaken there has seen what overtook it.  An equal or a
-greater token, or none, means that two turns ran at once.  Side entries are not on the way.
+greater token, or none, means that two turns ran at once.  Side entries are not on the way,
+and a question that was merged into the reply's turn is its own.
 Nobody can tell what stood above an entry whose parent is missing, or was put in by a repair.
 """
 
@@ -137,6 +138,7 @@ class _Seen:
     turn: str | None  #: None: not one of ours.
     token: int | None
     asks: bool  #: It is its turn's question.
+    host: str | None = None  #: The turn into which that question was merged.
 
 
 @dataclass(slots=True)
@@ -224,7 +226,7 @@ class _Checking:
             if here.turn == turn:
                 if here.asks:
                     return
-            elif here.turn is not None and not _came_before(here, final):
+            elif here.turn is not None and here.host != turn and not _came_before(here, final):
                 detail = (
                     f"the reply of turn {_short(turn)} follows line {here.line}, of turn"
                     f" {_short(here.turn)}, before its own question"
@@ -239,12 +241,13 @@ class _Checking:
 
 def _see(line: int, entry: Entry, parent: str | None, *, broken: bool) -> _Seen:
     stamp = entry.get("holdfast")
-    turn = token = None
+    turn = token = host = None
     if isinstance(stamp, dict):
         turn = stamp.get("turn") if isinstance(stamp.get("turn"), str) else None
         token = stamp.get("token") if isinstance(stamp.get("token"), int) else None
+        host = stamp.get("host") if isinstance(stamp.get("host"), str) else None
     asks = turn is not None and is_question(entry)
-    return _Seen(line, parent, broken, turn, token, asks)
+    return _Seen(line, parent, broken, turn, token, asks, host)
 
 
 def _was_moved(entry: Entry) -> bool:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["SOURCE_CHARS_MAX", "asked"]
 
 SOURCE_CHARS_MAX: Final = 64
+SENDER_CHARS_MAX: Final = 255
+_MERGING: Final = frozenset({"collect", "steer"})
 
 
 def asked(
@@ -37,13 +39,20 @@ def asked(
     home: Callable[[str], OwnerId | None],
     instructions: str | None = None,
     seed: Sequence[Mapping[str, str]] = (),
+    sender: str | None = None,
+    target: str | None = None,
+    part_chars: int | None = None,
+    parent: str | None = None,
+    awaited: bool = False,
 ) -> Admission:
     """
     A checked admission with a fresh turn id.
 
     Args:
+        part_chars: the longest part that *target* takes.
         home: which process an agent's turn should run in, if any in particular.
         instructions, seed: see `Holdfast.submit`; they count into the message's size.
+        awaited: *parent* will wait for this turn's end.
 
     Raises:
         InputError: names what is wrong.  Nothing was accepted.
@@ -51,6 +60,7 @@ def asked(
     key = keys.canonical(key)
     agent_id = keys.agent_of(key)
     _check(text, source, idempotency_key)
+    _check_sender(sender)
     seeded = _seed(seed)
     size = sum(_size(each) for each in (text, instructions or "")) + len(seeded or b"")
     if size > settings.message_bytes_max:
@@ -63,7 +73,7 @@ def asked(
         lane=lane,
         source=source,
         priority=settings.lane(lane).priority,
-        policy=settings.checked_policy(policy),
+        policy=_policy(settings, policy, lane, bound=bound),
         queue_max=settings.queue_max,
         model=model,
         idempotency_key=idempotency_key,
@@ -72,6 +82,26 @@ def asked(
         bound=bound,
         instructions=instructions,
         seed=seeded,
+        sender=sender,
+        target=target,
+        part_chars=part_chars,
+        parent=None if parent is None else TurnId(parent),
+        awaited=awaited,
+        quiet_ms=settings.collect_quiet_ms,
+        collect_max=settings.collect_max,
+    )
+
+
+def _policy(settings: Settings, named: str | None, lane: str, *, bound: bool) -> str:
+    """What a busy session is answered with; a turn of one's own loop cannot be merged."""
+    policy = settings.checked_policy(named, lane)
+    if not bound or policy not in _MERGING:
+        return policy
+    if named is None:
+        return "enqueue"
+    raise BadRequestError(
+        detail=f"policy {policy} merges the message into another turn, and hf.turn is its own",
+        hint="use submit, or another policy",
     )
 
 
@@ -94,6 +124,13 @@ def _size(text: str) -> int:
         raise BadRequestError(
             detail="the text is not valid Unicode (a lone surrogate)"
         ) from error
+
+
+def _check_sender(sender: str | None) -> None:
+    if sender is not None and (
+        not 0 < len(sender) <= SENDER_CHARS_MAX or not sender.isprintable()
+    ):
+        raise BadRequestError(detail=f"a sender has 1 to {SENDER_CHARS_MAX} characters")
 
 
 def _check(text: str, source: str, idempotency_key: str | None) -> None:

@@ -12,17 +12,17 @@ the caller do it.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from holdfast import _points
-from holdfast._core import salvage, turns
-from holdfast._runtime import booking, entries, taken
+from holdfast._core import jsonl, turns
+from holdfast._runtime import beginning, booking, entries, merging, taken
+from holdfast._runtime.beginning import Begun
 from holdfast._runtime.conversation import Ended, Said
 from holdfast._runtime.window import PromptWindow
-from holdfast._stamps import now_ms
 from holdfast.errors import (
     BadTranscriptError,
     CoordinationError,
@@ -36,8 +36,6 @@ from holdfast.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from holdfast._core.settings import Settings
     from holdfast._runtime.live import Live
     from holdfast.errors import (
@@ -52,16 +50,6 @@ __all__ = ["LOCK_AGAIN_MS", "Attempt", "Begun"]
 LOCK_AGAIN_MS = 1_000
 
 _log = logging.getLogger("holdfast.turn")
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """The token is effective: what the model may be told."""
-
-    history: tuple[Any, ...]
-    question: str  #: The id of the turn's user entry.
-    instructions: str | None  #: For this turn only.
-    made: tuple[Mapping[str, Any], ...] = ()  #: By a run that came to nothing: go on after it.
 
 
 class Attempt:
@@ -80,7 +68,10 @@ class Attempt:
         self.held: HeldTranscript | None = None
         self._mark: Mark | None = None
         self._change: Change | None = None
-        self._question: str | None = None
+        self.question: str | None = None  #: The id of its user entry, once that stands.
+        self.written: list[Entry] = []  #: What its row keeps, beside the final batch.
+        self.flushed: set[str] = set()  #: Ids of what stands before the final batch.
+        self.closing = False  #: From here on nothing is taken in any more.
         self.finished: list[Entry] | None = None
         self._kept = False  #: What is finished stands in the turn's row.
         self._settled: Turn | None = None  #: Ended after a takeover; its caller must hear it.
@@ -93,6 +84,15 @@ class Attempt:
     def take_mark(self) -> None:
         assert self.held is not None
         self._mark = self.held.mark()
+
+    def mark_again(self, held: HeldTranscript) -> None:
+        """Our own append inside the window: what was classified so far is behind the mark."""
+        self._mark = held.mark()
+
+    async def still_stands(self, held: HeldTranscript) -> bool:
+        """Whether nothing before our mark was rewritten, asked of a lock of one's own."""
+        mark = self._mark
+        return mark is not None and (await held.advance(mark)).kind != "rewritten"
 
     def release(self) -> None:
         held, self.held = self.held, None
@@ -167,7 +167,7 @@ class Attempt:
         """
         await self.acquire()
         try:
-            begun = await self._load()
+            begun = await beginning.load(self, self._leased)
             if isinstance(begun, Begun):
                 await self._window.open()
         finally:
@@ -175,44 +175,18 @@ class Attempt:
         if isinstance(begun, Begun):
             _points.reach("effect.left")
             self.turn = await self.store.control.make_effective(self.turn.turn_id, self.token)
+            await beginning.note_taken(self, begun)
         return begun
-
-    async def _load(self) -> Begun | Turn:
-        """Under the write lock, and only there: what is loaded here is what is built on."""
-        control, held, turn = self.store.control, self.held, self.turn
-        assert held is not None
-        self.check()
-        branch, left = held.branch(), booking.left_by(held, self._leased)
-        _points.reach("effect.loaded")
-        end = left.ends.get(turn.turn_id)
-        if end is not None:
-            return await booking.found(
-                control, self.session, turn, self.token, left, end, size=held.size()
-            )
-        if control.turn_now(turn.turn_id).abort_requested:
-            return await self._end_held(Ended("cancelled", "cancelled", None), branch.leaf)
-        if self._leased.finished is not None:
-            self.finished = msgspec.json.decode(self._leased.finished)
-            return await self._commit(branch.leaf)
-        stamp = entries.Stamp(turn.turn_id, turn.attempts, self.token)
-        self._question = left.questions.get(turn.turn_id)
-        if self._question is None:
-            batch = entries.asked(self._leased, stamp, branch, held.load)
-            booking.append_checked(control, held, self.session, self.token, batch)
-            self._question = batch[-1]["id"]
-            if len(batch) > 1:
-                branch = held.branch()  # A seed is history.
-        history = branch.history(without_turn=turn.turn_id)
-        carried = salvage.carried(turn.salvaged)
-        return Begun(history, self._question, self._leased.instructions, carried)
 
     # ------------------------------------------------------------------------- finish
 
     async def finish(self, said: Said | Ended) -> Turn | None:
         """Close the window and the turn: commit the reply, or say how else it ended."""
+        self.closing = True
         if isinstance(said, Said):
             stamp = entries.Stamp(self.turn.turn_id, said.attempt, self.token)
-            self.finished = entries.reply(said.messages, stamp, self._question)
+            made = entries.reply(said.messages, stamp, self.question, said.ids)
+            self.finished = [entry for entry in made if entry["id"] not in self.flushed]
         ended = said if isinstance(said, Ended) else None
         try:
             await self._window.close()
@@ -232,8 +206,7 @@ class Attempt:
     async def stands(self) -> bool:
         """Under the write lock, once more: whether what stood at our mark still does."""
         assert self.held is not None
-        mark = self._mark
-        return mark is not None and (await self.held.advance(mark)).kind != "rewritten"
+        return await self.still_stands(self.held)
 
     async def close(self, ended: Ended | None, leaf: str | None) -> Turn:
         """Under the write lock: append what ends the turn after *leaf*, and book it."""
@@ -253,19 +226,27 @@ class Attempt:
         assert held is not None
         assert self.finished is not None
         batch = entries.reparented(self.finished, leaf)
+        merged = merging.answered(
+            held, control.hosted(self.turn.turn_id), leaf, self.turn.turn_id
+        )
         appended = booking.append_checked(control, held, self.session, self.token, batch)
+        if self.written:
+            kept = jsonl.encode(self.written) + appended.data
+            appended = replace(appended, data=kept)
         _points.reach("commit.appended")
         self.release()
         _points.reach("commit.released")
         if self.live is not None:
             self.live.close()
-        return await booking.book_reply(control, self.turn, self.token, batch, appended)
+        return await booking.book_reply(
+            control, self.turn, self.token, batch[-1], appended, merged
+        )
 
     async def _end_held(self, ended: Ended, leaf: str | None) -> Turn:
         assert self.held is not None
         booking.append_ended(
             self.store.control, self.held, self.session, self.token, self.turn,
-            ended.outcome, ended.reason, leaf=leaf,
+            ended.outcome, ended.reason, leaf=leaf, question=self.question,
         )  # fmt: skip
         self.release()
         return await self.store.control.end(
@@ -310,12 +291,10 @@ class Attempt:
         """Back to its place in the queue; GIVES_BACK says whether the attempt counts."""
         gives_back = reason in turns.GIVES_BACK
         what = turns.Event.GIVE_BACK if gives_back else turns.Event.REQUEUE
-        not_before_ms = now_ms() + delay_ms if delay_ms else 0
         try:
             return await self.store.control.put_back(
-                self.turn.turn_id, self.token, what=what, reason=reason,
-                not_before_ms=not_before_ms,
-            )  # fmt: skip
+                self.turn.turn_id, self.token, what=what, reason=reason, delay_ms=delay_ms
+            )
         except CoordinationError as echo:
             _log.info("turn %s: not put back: %s", self.turn.turn_id, echo)
             return None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from holdfast import _points
 from holdfast._core import jsonl
 from holdfast._core.tree import text_of
-from holdfast._runtime import entries
+from holdfast._runtime import entries, merging
 from holdfast.errors import FencedError
 from holdfast.types import Appended, Commit
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from holdfast._core.tree import End, Tree
     from holdfast.ports import ControlStore, HeldTranscript
-    from holdfast.types import Entry, FencingToken, Leased, Session, Turn
+    from holdfast.types import Entry, FencingToken, Leased, Session, Turn, TurnId
 
 __all__ = ["append_checked", "append_ended", "book_reply", "check_token", "found", "left_by"]
 
@@ -57,23 +57,24 @@ def append_checked(
 
 
 async def book_reply(
-    control: ControlStore, turn: Turn, token: FencingToken, batch: Sequence[Entry],
-    appended: Appended,
+    control: ControlStore, turn: Turn, token: FencingToken, final: Entry, appended: Appended,
+    merged: tuple[TurnId, ...] = (),
 ) -> Turn:  # fmt: skip
-    """The final entry stands: move the row."""
-    message = batch[-1].get("message")
+    """The final entry stands: move the row, and the rows of the turns it answers, too."""
+    message = final.get("message")
     usage = message.get("usage") if isinstance(message, dict) else None
     return await control.commit(
         turn.turn_id,
         token,
         Commit(
             reply=text_of(message),
-            final_entry=batch[-1]["id"],
+            final_entry=final["id"],
             entries=appended.data,
             end_offset=appended.end_offset,
             generation=appended.generation,
             synced=appended.synced,
             usage=jsonl.encode([usage]).rstrip() if isinstance(usage, dict) else None,
+            merged=merged,
         ),
     )
 
@@ -88,11 +89,24 @@ def append_ended(
     reason: str | None,
     *,
     leaf: str | None,
+    question: str | None = None,
 ) -> None:
-    """Say in the transcript, after *leaf*, that a running turn ended without a reply."""
+    """
+    Say in the transcript, after *leaf*, that a running turn ended without a reply.
+
+    A turn that was rolled back leaves the branch: its *question*'s parent is the leaf again,
+    unless somebody else has written behind it meanwhile.
+    """
     stamp = entries.Stamp(turn.turn_id, turn.attempts, token)
-    entry = entries.ended(stamp, leaf, outcome, reason, side=False)
-    append_checked(control, held, session, token, [entry])
+    batch = [entries.ended(stamp, leaf, outcome, reason, side=False)]
+    if reason == "rolled_back" and question is not None:
+        kept = held.branch().kept
+        at = next((entry for entry in kept if entry.get("id") == question), None)
+        if at is not None and all(
+            _is_of(e, turn.turn_id) for e in merging.since(kept, question)
+        ):
+            batch.append(entries.left_branch(stamp, batch[0]["id"], at.get("parentId")))
+    append_checked(control, held, session, token, batch)
 
 
 def left_by(held: HeldTranscript, leased: Leased) -> Tree:
@@ -103,33 +117,40 @@ def left_by(held: HeldTranscript, leased: Leased) -> Tree:
     last commit of its session is looked at: a control store that was put back from a backup
     may know less than the transcript, and there the turn's entries stand.
     """
-    first = leased.again is None and leased.finished is None
+    first = leased.again is None and leased.finished is None and not leased.turn.hosted
     return held.about(leased.turn.turn_id, leased.session.end_offset if first else 0)
 
 
 async def found(
     control: ControlStore,
+    held: HeldTranscript,
     session: Session,
     turn: Turn,
     token: FencingToken,
     tree: Tree,
     end: End,
-    *,
-    size: int,
 ) -> Turn:
     """
     The transcript tells how the turn ended: book that, and nothing else.
 
-    *size*: of the transcript, read under the write lock; the entry stands within it.
+    Args:
+        held: its write lock, which is given back before the control transaction.
     """
     if end.outcome != "replied":
+        held.release()
         return await control.end(turn.turn_id, token, end.outcome, end.reason, None)
-    batch = [
-        entry
-        for entry in tree.entries.values()
-        if isinstance(stamp := entry.get("holdfast"), dict)
-        and stamp.get("turn") == turn.turn_id
-    ]
+    batch = [entry for entry in tree.entries.values() if _is_of(entry, turn.turn_id)]
     batch.sort(key=lambda entry: entry["id"] == end.entry_id)  # Stable: the final one last.
-    appended = Appended(jsonl.encode(batch), size, session.generation, synced=False)
-    return await book_reply(control, turn, token, batch, appended)
+    # Read under the write lock: the entry stands within it.
+    appended = Appended(jsonl.encode(batch), held.size(), session.generation, synced=False)
+    hosted = control.hosted(turn.turn_id)
+    parent = batch[-1].get("parentId") if hosted else None
+    merged = merging.answered(held, hosted, parent, turn.turn_id)
+    held.release()
+    return await book_reply(control, turn, token, batch[-1], appended, merged)
+
+
+def _is_of(entry: Entry, turn_id: str) -> bool:
+    """Whether the turn's run has written *entry*: its own, or a question merged into it."""
+    stamp = entry.get("holdfast")
+    return isinstance(stamp, dict) and turn_id in {stamp.get("turn"), stamp.get("host")}

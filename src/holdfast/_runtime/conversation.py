@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast import _points
 from holdfast._core import failover
-from holdfast.errors import CoordinationError, ProviderError
+from holdfast.errors import AbortedError, CoordinationError, ProviderError, StoreError
 from holdfast.types import Final, Made, Silent, Text
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class Said:
 
     messages: tuple[Mapping[str, Any], ...]
     attempt: int
+    ids: tuple[str, ...] = ()  #: Of the entries that the first of them will be; see `made.py`.
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +66,23 @@ class Conversation:
     ) -> None:
         self._agent, self._tools, self._live = agent, tools, live
         self._count_attempt, self._settings = count_attempt, settings
-        self._made: list[Mapping[str, Any]] = []
+        self._made = tools.made
 
     async def answer(self, prompt: Prompt) -> Said | Ended:
         """
         Ask until there is an answer, or a failure that asking again does not mend.
 
+        What *prompt* says was made is not looked at: `Tools.made` knows.
+
         Raises:
             FencedError, LeaseLostError: the right to act is gone.
+            StoreError: what was made could not be kept.
         """
-        attempt, self._made = prompt.attempt, list(prompt.made)
+        attempt = prompt.attempt
         while True:
             try:
-                return await self._ask(replace(prompt, attempt=attempt, made=tuple(self._made)))
+                made = self._made.begin()
+                return await self._ask(replace(prompt, attempt=attempt, made=made))
             except ProviderError as error:
                 again = failover.may_retry(
                     error.reason,
@@ -99,7 +104,9 @@ class Conversation:
                 )
                 attempt = await self._count_attempt()
                 self._live.emit("attempt", n=attempt, reason=error.reason)
-            except CoordinationError:
+            except AbortedError as error:  # It is to end, and a tool was about to begin.
+                return self._ended("aborted", error.reason, None)
+            except (CoordinationError, StoreError):
                 raise
             except Exception as error:  # noqa: BLE001  An agent is anybody's code.
                 _log.exception("turn %s: the agent failed", prompt.turn_id)
@@ -107,7 +114,8 @@ class Conversation:
 
     async def _ask(self, prompt: Prompt) -> Said | Ended:
         """One attempt.  The idle bound runs from event to event, but not while tools run."""
-        idle_s = self._settings.idle_timeout_ms / 1000
+        idle_s, progress = self._settings.idle_timeout_ms / 1000, self._tools.progress
+        progress.asked()
         now = asyncio.get_running_loop().time
         try:
             async with asyncio.timeout(idle_s) as idle:
@@ -116,11 +124,13 @@ class Conversation:
                 )
                 async with aclosing(self._agent.respond(prompt, self._tools)) as events:
                     async for event in events:
+                        progress.bytes_came()
+                        idle.reschedule(None)  # Keeping it is our time, not the model's.
+                        if (said := await self._take(event, prompt.attempt)) is not None:
+                            progress.finished()
+                            return said
                         if not self._tools.running:
                             idle.reschedule(now() + idle_s)
-                        if (said := self._take(event, prompt.attempt)) is not None:
-                            idle.reschedule(None)
-                            return said
         except TimeoutError as error:
             if not idle.expired():
                 raise
@@ -128,20 +138,24 @@ class Conversation:
             raise ProviderError(reason="timeout", detail=detail) from error
         finally:
             self._tools.watched_by(None)
+            progress.answered()
         raise ProviderError(reason="truncated", detail="the agent ended without an answer")
 
-    def _take(self, event: AgentEvent, attempt: int) -> Said | Ended | None:
+    async def _take(self, event: AgentEvent, attempt: int) -> Said | Ended | None:
+        """What was made is durable before the agent is asked to go on."""
         match event:
             case Text(delta):
                 self._live.text(delta)
                 _points.reach("stream.first_text")
             case Made(message):
-                self._made.append(message)
+                await self._made.add(message)
             case Final(message, _):
-                return Said((*self._made, message), attempt)
+                made = self._made.entries
+                messages = (*(each.message for each in made), message)
+                return Said(messages, attempt, tuple(each.entry_id for each in made))
             case Silent(reason):
                 return self._ended("silent", reason, None)
         return None
 
     def _ended(self, outcome: str, reason: str, hint: str | None) -> Ended:
-        return Ended(outcome, reason, hint, tuple(self._made))
+        return Ended(outcome, reason, hint, self._made.messages)

@@ -10,13 +10,14 @@ more of some entries:
     salvaged   of a reply whose place was gone; a side entry, never final
     rebased    of a reply that was put over a rewritten transcript, unseen by its model
     promoted   a salvaged reply that somebody put onto the branch; `from` is its old id
+    host       of a question that was taken into the run of that turn, under its token
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -28,12 +29,15 @@ if TYPE_CHECKING:
 
     from holdfast._core.branch import Branch
     from holdfast._core.tree import Tree
-    from holdfast.types import Entry, FencingToken, Leased, Turn
+    from holdfast.types import Entry, FencingToken, Leased, MadeEntry, Turn
 
 __all__ = [
     "Stamp",
+    "anew",
     "asked",
     "ended",
+    "left_branch",
+    "made",
     "promoted",
     "question",
     "rebased",
@@ -43,6 +47,9 @@ __all__ = [
     "seeded",
 ]
 
+#: `customType` of the root that follows a rolled back first turn.
+ROLLED_BACK: Final = "holdfast:rolled-back"
+
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
@@ -51,11 +58,13 @@ class Stamp:
     turn: str
     attempt: int
     token: FencingToken
+    host: str | None = None  #: The turn whose run has taken this question in.
 
     def mark(self, seq: int, *, final: bool = False, seed: bool = False) -> dict[str, Any]:
         stamp = {"turn": self.turn, "attempt": self.attempt, "token": self.token, "seq": seq}
         more = {"final": final, "seed": seed}
-        return {**stamp, **{name: True for name, said in more.items() if said}}
+        host = {} if self.host is None else {"host": self.host}
+        return {**stamp, **host, **{name: True for name, said in more.items() if said}}
 
 
 def question(turn: Turn, stamp: Stamp, parent: str | None) -> Entry:
@@ -94,15 +103,35 @@ def asked(
 
 
 def reply(
-    messages: Sequence[Mapping[str, Any]], stamp: Stamp, parent: str | None
-) -> list[Entry]:
-    """A chain of message entries under *parent*; the last one is the turn's final entry."""
+    messages: Sequence[Mapping[str, Any]], stamp: Stamp, parent: str | None,
+    ids: Sequence[str] = (),
+) -> list[Entry]:  # fmt: skip
+    """
+    A chain of message entries under *parent*; the last one is the turn's final entry.
+
+    *ids*: those that the first messages have already; see `made.py`.
+    """
     chain: list[Entry] = []
     for seq, message in enumerate(messages, start=1):
         final = seq == len(messages)
         mark = stamp.mark(seq, final=final)
-        chain.append(_entry(parent, mark, type="message", message=dict(message)))
+        entry = _entry(parent, mark, type="message", message=dict(message))
+        chain.append({**entry, "id": ids[seq - 1]} if seq <= len(ids) else entry)
         parent = chain[-1]["id"]
+    return chain
+
+
+def anew(entries: Sequence[Entry]) -> list[Entry]:
+    """
+    A chain of finished entries with other ids.
+
+    A reply that is salvaged and whose turn runs again: the run goes on after what was made, and
+    an id stands in a transcript once.
+    """
+    chain: list[Entry] = []
+    for entry in entries:
+        parent = chain[-1]["id"] if chain else entry["parentId"]
+        chain.append({**entry, "id": uuid7(), "parentId": parent})
     return chain
 
 
@@ -117,6 +146,23 @@ def ended(
     data = {"turn": stamp.turn, "outcome": outcome, "reason": reason}
     mode = {"appendMode": "side"} if side else {}
     return _entry(parent, stamp.mark(1), type="custom", customType=ENDED_BY, data=data, **mode)
+
+
+def left_branch(stamp: Stamp, leaf: str | None, target: str | None) -> Entry:
+    """
+    Makes *target* the leaf again: a turn is rolled back.
+
+    No `leaf` entry can point above the first entry: there a new root is begun instead.
+    """
+    if target is None:
+        return _entry(None, stamp.mark(2), type="custom", customType=ROLLED_BACK, data={})
+    return _entry(leaf, stamp.mark(2), type="leaf", targetId=target)
+
+
+def made(each: MadeEntry, stamp: Stamp, parent: str | None, seq: int) -> Entry:
+    """A message on the way to a reply, before there is one: a steered question follows it."""
+    entry = _entry(parent, stamp.mark(seq), type="message", message=dict(each.message))
+    return {**entry, "id": each.entry_id}
 
 
 def reparented(entries: Sequence[Entry], parent: str | None) -> list[Entry]:

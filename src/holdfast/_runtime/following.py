@@ -8,12 +8,14 @@ follower costs a position in a file and no memory: it is given more when it asks
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast._core.turns import State
-from holdfast._runtime.receipts import Outcome
+from holdfast._runtime.following_owed import follow_owed
+from holdfast._runtime.receipts import outcome_of, place_reason
 from holdfast.errors import BadRequestError, NotFoundError
 from holdfast.types import Pulse, SessionEvent, TurnEvent
 
@@ -59,8 +61,9 @@ async def follow_turn(
         topic.known = now = await _now(store, watchers, turn.turn_id)
         gone = now.outcome is not None and not topic.newest  # So is the turn's log.
         if after is None and not gone:
-            yield _accepted(turn, now.place)
-        place, tail = now.place, store.live.tail(turn.turn_id)
+            yield _accepted(turn, _place(now.place, turn, watchers))
+        place, waited_ms = now.place, topic.waited_ms
+        tail = store.live.tail(turn.turn_id)
         while True:
             # Taken before the look: what changes meanwhile is not slept through.
             changed, now = topic.changed, topic.known or now
@@ -70,15 +73,22 @@ async def follow_turn(
                 yield event
             if now.outcome is not None:
                 break
-            if now.place != place and now.state == State.ACCEPTED.value:
-                yield TurnEvent("position", _place(now.place))
-            place = now.place
+            before, place, waited_ms = (place, waited_ms), now.place, topic.waited_ms
+            if (place, waited_ms) != before and now.state == State.ACCEPTED.value:
+                late = {} if waited_ms == before[1] else {"waited_ms": waited_ms}
+                yield TurnEvent("position", _place(place, turn, watchers) | late)
             watchers.check_open()
             await changed.wait()
     turn = await store.control.turn(turn.turn_id)
     if turn.final_entry is not None and not gone:
         yield TurnEvent("committed", {"final_entry": turn.final_entry}, at=turn.ended_at)
-    yield TurnEvent("outcome", Outcome.of(turn).to_json(), at=turn.ended_at)
+    yield TurnEvent(
+        "outcome", (await outcome_of(store.control, turn)).to_json(), at=turn.ended_at
+    )
+    if not gone:
+        async with aclosing(follow_owed(store, watchers, turn)) as owed:
+            async for event in owed:
+                yield event
 
 
 async def _now(store: Store, watchers: Watchers, turn_id: TurnId) -> TurnState:
@@ -102,13 +112,17 @@ def _told(event: LiveEvent) -> TurnEvent:
     return TurnEvent(event.kind, event.data, f"{token}.{number}", event.at)
 
 
-def _accepted(turn: Turn, place: Place) -> TurnEvent:
+def _accepted(turn: Turn, place: dict[str, Any]) -> TurnEvent:
     ids = {"turn_id": turn.turn_id, "session_id": turn.session_id}
-    return TurnEvent("accepted", ids | _place(place), at=turn.accepted_at)
+    return TurnEvent("accepted", ids | place, at=turn.accepted_at)
 
 
-def _place(place: Place) -> dict[str, Any]:
-    return {"position": place.position, "waiting_for": place.waiting_for}
+def _place(place: Place, turn: Turn, watchers: Watchers) -> dict[str, Any]:
+    return {
+        "position": place.position,
+        "waiting_for": place.waiting_for,
+        "reason": place_reason(place, turn.agent_id, watchers.lanes),
+    }
 
 
 # ------------------------------------------------------------------------------- sessions

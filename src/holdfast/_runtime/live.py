@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from holdfast._stamps import now_iso
+from holdfast.errors import FencedError, StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from holdfast.ports import LiveFile, LiveOutput
     from holdfast.types import FencingToken, TurnId
 
@@ -28,10 +31,21 @@ _encoder = msgspec.json.Encoder()
 
 
 class Live:
-    """The live log of one token.  Loop-bound; `silence` once the right to act is gone."""
+    """
+    The live log of one token.  Loop-bound; `silence` once the right to act is gone.
 
-    def __init__(self, output: LiveOutput, turn_id: TurnId, token: FencingToken) -> None:
-        self._turn_id, self._token = turn_id, token
+    Args:
+        check: raises FencedError unless this token may still act: asked before every line.
+    """
+
+    def __init__(
+        self,
+        output: LiveOutput,
+        turn_id: TurnId,
+        token: FencingToken,
+        check: Callable[[], None] | None = None,
+    ) -> None:
+        self._turn_id, self._token, self._check = turn_id, token, check
         self._count = 0
         self._text: list[str] = []
         self._flush_at: asyncio.TimerHandle | None = None
@@ -75,7 +89,7 @@ class Live:
             self._write("text", {"text": text})
 
     def _write(self, event: str, data: dict[str, Any]) -> None:
-        if self._file is None:
+        if self._file is None or not self._may_show():
             return
         self._count += 1
         line = {
@@ -89,6 +103,17 @@ class Live:
         except OSError as error:
             _log.warning("turn %s: live output ends here: %s", self._turn_id, error)
             self._close()
+
+    def _may_show(self) -> bool:
+        try:
+            if self._check is not None:
+                self._check()
+        except FencedError:
+            self.silence()
+            return False
+        except StoreError as error:  # A store that cannot be asked closes no door.
+            _log.info("turn %s: shown unchecked: %s", self._turn_id, error)
+        return True
 
     def _close(self) -> None:
         if self._flush_at is not None:

@@ -13,15 +13,37 @@ from collections import Counter
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
-from holdfast._runtime.receipts import Outcome
+from holdfast._runtime.receipts import Outcome, between_ms
 
 if TYPE_CHECKING:
     from holdfast.types import Admitted, Turn
 
 __all__ = ["WAIT_BUCKETS_S", "Meter"]
 
-#: From a free session to the end of a long queue of model calls.
+#: From a free session to the end of a long queue of model calls; and for runs.
 WAIT_BUCKETS_S: Final = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 300.0, 1800.0)
+
+
+#: (bound in seconds, how many were no longer) …, how many in all, seconds in all.
+Told = tuple[tuple[tuple[float, int], ...], int, float]
+
+
+class _Histogram:
+    """Under the meter's mutex."""
+
+    __slots__ = ("counts", "total_s")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(WAIT_BUCKETS_S) + 1)
+        self.total_s = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.counts[bisect_left(WAIT_BUCKETS_S, seconds)] += 1
+        self.total_s += seconds
+
+    def told(self) -> Told:
+        sums = list(accumulate(self.counts))
+        return tuple(zip(WAIT_BUCKETS_S, sums, strict=False)), sums[-1], self.total_s
 
 
 class Meter:
@@ -31,8 +53,8 @@ class Meter:
         self._mutex = threading.Lock()
         self._accepted: Counter[str] = Counter()
         self._outcomes: Counter[tuple[str, str]] = Counter()
-        self._waits = [0] * (len(WAIT_BUCKETS_S) + 1)
-        self._waited_s = 0.0
+        self._waits: dict[str, _Histogram] = {}
+        self._runs: dict[str, _Histogram] = {}
 
     def admitted(self, admitted: Admitted) -> None:
         if admitted.fresh:
@@ -47,9 +69,9 @@ class Meter:
         with self._mutex:
             self._outcomes[turn.lane, outcome.kind] += 1
             if turn.started_at is not None:
-                waited_s = outcome.waited_ms / 1000
-                self._waited_s += waited_s
-                self._waits[bisect_left(WAIT_BUCKETS_S, waited_s)] += 1
+                self._waits.setdefault(turn.lane, _Histogram()).add(outcome.waited_ms / 1000)
+                ran_s = between_ms(turn.started_at, turn.ended_at) / 1000
+                self._runs.setdefault(turn.lane, _Histogram()).add(ran_s)
 
     def accepted(self) -> dict[str, int]:
         """By lane."""
@@ -61,9 +83,12 @@ class Meter:
         with self._mutex:
             return dict(self._outcomes)
 
-    def waits(self) -> tuple[tuple[tuple[float, int], ...], int, float]:
-        """(bound in seconds, how many waited no longer) …, how many in all, seconds in all."""
+    def waits(self) -> dict[str, Told]:
+        """By lane: from acceptance to the first start."""
         with self._mutex:
-            counts = list(accumulate(self._waits))
-            buckets = tuple(zip(WAIT_BUCKETS_S, counts, strict=False))
-            return buckets, counts[-1], self._waited_s
+            return {lane: each.told() for lane, each in self._waits.items()}
+
+    def runs(self) -> dict[str, Told]:
+        """By lane: from the first start to the outcome, further waits in between included."""
+        with self._mutex:
+            return {lane: each.told() for lane, each in self._runs.items()}

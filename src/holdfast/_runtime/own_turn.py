@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from holdfast._core.handover import Facts
 from holdfast._core.tree import text_of
+from holdfast._runtime import steering
 from holdfast._runtime.attempt import LOCK_AGAIN_MS, Attempt, Begun
 from holdfast._runtime.conversation import Ended, Said
+from holdfast._runtime.current import CURRENT, Current
+from holdfast._runtime.using import Use
 from holdfast.errors import (
     BadRequestError,
     HoldfastError,
@@ -23,13 +28,17 @@ from holdfast.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
+    from contextvars import Token
     from types import TracebackType
 
     from holdfast._core.settings import Settings
+    from holdfast._runtime.handing import Handing
     from holdfast.ports import Store
-    from holdfast.types import Admitted, Leased, Turn, TurnId
+    from holdfast.types import Admitted, Leased, Steered, Turn, TurnId
 
 __all__ = ["OwnTurn"]
+
+_HANDED_OVER = "somebody asked for its session while its program did nothing with it"
 
 
 class _Door(Protocol):
@@ -37,6 +46,7 @@ class _Door(Protocol):
 
     store: Store
     settings: Settings
+    handing: Handing
 
     async def cancel(self, turn_id: str) -> Turn: ...
     async def change(self) -> None: ...
@@ -50,6 +60,11 @@ class OwnTurn:
 
     Leaving without a reply ends the turn ``silent``; leaving by an exception ends it
     ``failed`` (or ``cancelled``), and the exception goes on.
+
+    Somebody may ask this process to let go of the session (``holdfast turns handover``).  A
+    block that has used its turn within the last 2 seconds keeps it; otherwise the turn ends
+    ``cancelled``, reason ``handed_over``, and whatever is asked of it afterwards raises
+    LeaseLostError.
     """
 
     def __init__(self, door: _Door, admit: Callable[[], Awaitable[Admitted]]) -> None:
@@ -58,11 +73,18 @@ class OwnTurn:
         self._begun: Begun | None = None
         self._ended: Turn | None = None
         self._failure: HoldfastError | None = None
+        self._current: Token[Current | None] | None = None
         self._unsettled = False  #: `reply` was torn off: only the transcript knows its end.
+        self._use = Use()
+        self._leaving = False
+        self._handed = asyncio.Event()  #: It was handed over, and is nobody's here any more.
 
     @property
     def text(self) -> str:
-        return self._running.turn.text
+        """The question, and behind it those that were collected into this turn."""
+        self._use.touch()
+        assert self._begun is not None
+        return self._begun.text
 
     @property
     def turn_id(self) -> str:
@@ -71,12 +93,51 @@ class OwnTurn:
     @property
     def token(self) -> int:
         """The fencing token of this turn's lease, for stores of your own."""
+        self._use.touch()
         return self._running.token
 
     def history(self) -> tuple[Mapping[str, Any], ...]:
         """The conversation so far, as messages, oldest first, without this question."""
+        self._use.touch()
         assert self._begun is not None
         return self._begun.history
+
+    async def steered(self) -> tuple[Steered, ...]:
+        """
+        Messages that were sent into this turn (policy ``steer``) since it was last asked.
+
+        They stand in the transcript from now on, and are answered by this turn's reply.
+
+        Raises:
+            FencedError, LeaseLostError: the turn is not ours any more.
+            StoreError: they could not be written.
+        """
+        with self._use.call():
+            found, _ = await steering.taken_in(self._running, ())
+        return tuple(found)
+
+    @property
+    def abort_requested(self) -> str | None:
+        """
+        Why somebody wants this turn ended: ``cancelled``, ``interrupted``, …; None: nobody.
+
+        A block that goes on nevertheless is fenced after `abort.settle_ms`.
+        """
+        self._use.touch()
+        return self._use.abort
+
+    async def wait_aborted(self) -> str:
+        """
+        Until somebody wants this turn ended; returns why.
+
+        Raises:
+            LeaseLostError: it was handed over before.
+
+        Cancellation:
+            Safe.
+        """
+        self._use.touch()
+        return await self._use.aborted()
 
     async def reply(self, text: str, *, messages: tuple[Mapping[str, Any], ...] = ()) -> None:
         """
@@ -93,7 +154,11 @@ class OwnTurn:
         Cancellation:
             The reply may or may not have been written; the turn's outcome says which.
         """
-        if self._ended is not None or self._failure is not None or self._unsettled:
+        with self._use.call():
+            await self._reply(text, messages)
+
+    async def _reply(self, text: str, messages: tuple[Mapping[str, Any], ...]) -> None:
+        if self._is_answered:
             raise BadRequestError(detail="this turn has been answered already")
         message = {
             "role": "assistant",
@@ -113,7 +178,7 @@ class OwnTurn:
         self._unsettled = False
 
     async def __aenter__(self) -> Self:
-        admitted = await self._admit()
+        admitted = await self._admitted()
         turn_id = admitted.turn.turn_id
         self._door.took(turn_id)
         try:
@@ -127,6 +192,10 @@ class OwnTurn:
                     continue
                 if isinstance(begun, Begun):
                     self._begun = begun
+                    me = self._door.store.owner.owner_id
+                    self._current = CURRENT.set(Current(turn_id, leased.token, me))
+                    self._use.begin()
+                    self._door.handing.own[turn_id] = self
                     return self
                 self._door.gave_back(begun, turn_id)
                 raise LeaseLostError(turn_id=turn_id, token=leased.token)
@@ -141,6 +210,13 @@ class OwnTurn:
         trace: TracebackType | None,
     ) -> None:
         attempt = self._running
+        if self._current is not None:
+            with suppress(ValueError):  # Left in another task than it was entered in.
+                CURRENT.reset(self._current)
+        if self._use.over is not None:
+            await self._handed.wait()
+            return
+        self._leaving = True
         try:
             if self._unsettled:
                 return  # The reaper looks under the write lock, and books what it finds.
@@ -153,13 +229,63 @@ class OwnTurn:
             if error is None:
                 raise  # What was done in here was for nothing: say so.
         finally:
-            await attempt.let_go()
-            self._door.gave_back(self._ended, attempt.turn.turn_id)
+            await self._let_go()
+
+    async def _let_go(self) -> None:
+        attempt = self._running
+        await attempt.let_go()
+        self._door.handing.own.pop(attempt.turn.turn_id, None)
+        self._door.gave_back(self._ended, attempt.turn.turn_id)
+
+    # ------------------------------------------------------------------ for `handing` only
+
+    def facts(self) -> Facts:
+        """What `_core.handover` decides by."""
+        return Facts(
+            own=True,
+            finishing=self._use.is_inside or self._is_answered or self._leaving,
+            still_ms=self._use.still_ms,
+            run_ms=self._use.run_ms,
+        )
+
+    def see_abort(self, reason: str) -> None:
+        self._use.see_abort(reason)
+
+    def shut(self) -> None:
+        """From here on nothing is done through this object but `hand_over`."""
+        attempt = self._running
+        self._use.over = LeaseLostError(turn_id=attempt.turn.turn_id, token=attempt.token)
+        self._use.see_abort("handed_over")
+
+    async def hand_over(self) -> None:
+        """End the turn, because somebody asked for its session; after `shut`."""
+        attempt = self._running
+        try:
+            self._ended = await attempt.finish(Ended("cancelled", "handed_over", _HANDED_OVER))
+        except HoldfastError as error:
+            self._ended = await attempt.failed(error)
+        finally:
+            await self._let_go()
+            self._handed.set()
+
+    @property
+    def _is_answered(self) -> bool:
+        return self._ended is not None or self._failure is not None or self._unsettled
 
     @property
     def _running(self) -> Attempt:
         assert self._attempt is not None, "only inside `async with`"
         return self._attempt
+
+    async def _admitted(self) -> Admitted:
+        """Cancelled on the way, the message may have landed: then it is taken out again."""
+        admitting = asyncio.ensure_future(self._admit())
+        try:
+            return await asyncio.shield(admitting)
+        except asyncio.CancelledError:
+            with suppress(HoldfastError):
+                await self._abandon((await admitting).turn.turn_id)
+            raise
 
     async def _lease(self, turn_id: TurnId) -> Leased:
         control, me = self._door.store.control, self._door.store.owner.owner_id

@@ -1,7 +1,7 @@
 """
 The pump: looks at the store when something may have changed, and at least so often.
 
-Hints make it fast; polling is the truth, four times a second while somebody waits.
+Hints make it fast; polling is the truth, twenty times a second while somebody waits.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Pump"]
 
-POLL_WAITING_S: Final = 0.25
+POLL_WAITING_S: Final = 0.05
 POLL_IDLE_S: Final = 1.0
 
 _log = logging.getLogger("holdfast")

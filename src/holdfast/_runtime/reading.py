@@ -9,9 +9,11 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from holdfast._core import keys
-from holdfast._runtime import following
+from holdfast._core.explaining import Explained
+from holdfast._runtime import finding, following
 from holdfast._runtime.forks import Home
 from holdfast._runtime.watching import Watchers
+from holdfast._stamps import age_ms
 from holdfast.types import TurnId
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from holdfast._core.settings import Settings
     from holdfast._core.tree import Tree
     from holdfast.ports import Store
-    from holdfast.types import EntriesPage, Session, SessionEvent, TurnEvent
+    from holdfast.types import EntriesPage, Session, SessionEvent, Turn, TurnEvent
 
 __all__ = ["Reading"]
 
@@ -36,6 +38,16 @@ class Reading:
     async def session(self, key: str) -> Session:
         """The session that *key* names.  Raises NotFoundError."""
         return await self.store.control.session_of_key(keys.canonical(key))
+
+    async def find_run(self, ref: str) -> Turn:
+        """
+        The turn that runs in the session that *ref* names: by a key, an alias, the session's
+        id, or its transcript's path, symlinks and hard links too.
+
+        Raises:
+            NotFoundError: no such session, or nothing runs in it.
+        """
+        return await finding.find_run(self.store, ref)
 
     async def transcript(self, key: str) -> Tree:
         """The transcript as it stands.  Reads all of it."""
@@ -65,13 +77,27 @@ class Reading:
             lambda: self.store.transcripts.page(session, after, limit=limit, last=last),
         )
 
+    async def why(self, key: str) -> Explained:
+        """
+        Who holds the session of *key*, who waits for it and for what, and what will happen.
+
+        Raises:
+            NotFoundError: there is no such session.
+        """
+        session = await self.session(key)
+        why = await self.store.control.why(session.session_id, self.settings.lanes)
+        loop = asyncio.get_running_loop()
+        around = await loop.run_in_executor(None, self.store.around, session, why.owners)
+        return Explained(keys.canonical(key), why, around, self.settings, age_ms)
+
     async def follow(
         self, turn_id: str, *, after: str | None = None
     ) -> AsyncGenerator[TurnEvent, None]:
         """
         What happens to a turn, live, whichever process runs it; `TurnEvent` has the kinds.
 
-        Ends after ``outcome``.  Once the live log has been removed, that is all there is.
+        Ends after ``outcome``; a turn with a target goes on until nothing is owed any more.
+        Once the live log has been removed, the outcome is all there is.
 
         Args:
             after: the id of the last event that was seen, ``<token>.<n>``.

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from holdfast._core import words
 from holdfast._runtime.forks import Home
-from holdfast.errors import StoreError
+from holdfast._stamps import age_ms
+from holdfast.errors import NotFoundError, StoreError
 from holdfast.types import Place
 
 if TYPE_CHECKING:
@@ -19,9 +22,22 @@ if TYPE_CHECKING:
     from holdfast.ports import ControlStore
     from holdfast.types import Turn, TurnId
 
-__all__ = ["Outcome", "Receipt", "Receipts"]
+__all__ = [
+    "Outcome",
+    "Receipt",
+    "Receipts",
+    "between_ms",
+    "outcome_of",
+    "place_reason",
+]
 
 _log = logging.getLogger("holdfast")
+
+
+def place_reason(place: Place, agent_id: str, lanes: Mapping[str, Lane]) -> str:
+    """What a turn of *agent_id* at *place* waits for, in words for now."""
+    since_ms = None if place.since is None else age_ms(place.since)
+    return words.reason(place, age_ms=since_ms, agent=agent_id, lanes=lanes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +46,8 @@ class Outcome:
     How a turn ended.
 
     `kind` is one of ``replied``, ``silent``, ``refused``, ``failed``, ``cancelled``,
-    ``merged``; `reason` is one word, `hint` says what to do about it.
+    ``merged``; `reason` is one word, `hint` says what to do about it.  A merged turn's `text`
+    is the reply of the turn that it was merged into.
     """
 
     kind: str
@@ -41,19 +58,22 @@ class Outcome:
     session_id: str
     attempts: int
     waited_ms: int  #: From acceptance to the first start; 0 if it never started.
+    merged_into: str | None = None  #: The turn that has answered it, if it is ``merged``.
 
     @classmethod
-    def of(cls, turn: Turn) -> Outcome:
+    def of(cls, turn: Turn, host: Turn | None = None) -> Outcome:
+        """*host*: the turn that *turn* was merged into, if its text is wanted."""
         assert turn.outcome is not None
         return cls(
             kind=turn.outcome,
-            text=turn.reply,
+            text=turn.reply if host is None else host.reply,
             reason=turn.reason,
             hint=turn.hint,
             turn_id=turn.turn_id,
             session_id=turn.session_id,
             attempts=turn.attempts,
-            waited_ms=_between_ms(turn.accepted_at, turn.started_at),
+            waited_ms=between_ms(turn.accepted_at, turn.started_at),
+            merged_into=turn.merged_into,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -67,6 +87,7 @@ class Outcome:
             "hint": self.hint,
             "attempts": self.attempts,
             "waited_ms": self.waited_ms,
+            **({} if self.merged_into is None else {"merged_into": self.merged_into}),
         }
 
 
@@ -74,7 +95,7 @@ class Receipts:
     """Everybody in this process who waits for a turn's outcome.  Loop-bound."""
 
     def __init__(self, control: ControlStore) -> None:
-        self._control = control
+        self.control = control
         self._waiting: dict[TurnId, asyncio.Future[Turn]] = {}
         self._home = Home("this receipt")
 
@@ -84,11 +105,11 @@ class Receipts:
     async def receipt(self, turn: Turn, lanes: Mapping[str, Lane], *, fresh: bool) -> Receipt:
         """The receipt of an accepted *turn*, whatever can be said of its place."""
         try:
-            place = await self._control.place(turn.turn_id, lanes)
+            place = await self.control.place(turn.turn_id, lanes)
         except StoreError as echo:  # An error here would say that it was not accepted.
             _log.warning("turn %s: its place is not known: %s", turn.turn_id, echo)
             place = Place(0, "unknown")
-        return Receipt(self, turn, place, fresh=fresh)
+        return Receipt(self, turn, place, lanes, fresh=fresh)
 
     async def outcome(self, turn_id: TurnId) -> Turn:
         """Wait for the turn's outcome.  Cancellation: safe; the turn goes on."""
@@ -97,7 +118,7 @@ class Receipts:
         if known is None:
             known = self._waiting[turn_id] = asyncio.get_running_loop().create_future()
             # Asked after we are listed: an outcome that came before cannot be missed.
-            for turn in await self._control.ended([turn_id]):
+            for turn in await self.control.ended([turn_id]):
                 self.resolve(turn)
         return await asyncio.shield(known)
 
@@ -109,7 +130,7 @@ class Receipts:
     async def look(self) -> None:
         """Another process may have ended what is waited for here."""
         if self._waiting:
-            for turn in await self._control.ended(list(self._waiting)):
+            for turn in await self.control.ended(list(self._waiting)):
                 self.resolve(turn)
 
     def close(self, error: BaseException) -> None:
@@ -125,17 +146,31 @@ class Receipt:
 
     `position` counts the turns of its session that were ahead of it at acceptance, a running
     one included; `waiting_for` says in one word what it waited for (``unknown`` if the store
-    accepted the message and then did not say).
+    accepted the message and then did not say), `reason` in a sentence.
     """
 
-    def __init__(self, receipts: Receipts, turn: Turn, place: Place, *, fresh: bool) -> None:
+    def __init__(
+        self,
+        receipts: Receipts,
+        turn: Turn,
+        place: Place,
+        lanes: Mapping[str, Lane],
+        *,
+        fresh: bool,
+    ) -> None:
         self._receipts = receipts
+        self._place, self._agent_id, self._lanes = place, turn.agent_id, lanes
         self.turn_id = turn.turn_id
         self.session_id = turn.session_id
         self.admission = turn.admission
         self.position = place.position
         self.waiting_for = place.waiting_for
         self.fresh = fresh  #: False: an earlier receipt, found by its idempotency key.
+
+    @property
+    def reason(self) -> str:
+        """What it waited for, in words; "": nothing."""
+        return place_reason(self._place, self._agent_id, self._lanes)
 
     async def outcome(self, timeout_s: float | None = None) -> Outcome:
         """
@@ -150,10 +185,22 @@ class Receipt:
             Safe; it does not cancel the turn.
         """
         async with asyncio.timeout(timeout_s):
-            return Outcome.of(await self._receipts.outcome(self.turn_id))
+            return await outcome_of(
+                self._receipts.control, await self._receipts.outcome(self.turn_id)
+            )
 
 
-def _between_ms(start: str, end: str | None) -> int:
+async def outcome_of(control: ControlStore, turn: Turn) -> Outcome:
+    """The outcome of a turn that has ended; a merged one's with its host's reply."""
+    host = None
+    if turn.merged_into is not None:
+        with suppress(NotFoundError):  # Its row was removed with age.
+            host = await control.turn(turn.merged_into)
+    return Outcome.of(turn, host)
+
+
+def between_ms(start: str, end: str | None) -> int:
+    """From one moment (RFC 3339) to another; 0 if there is no other, or it was before."""
     if end is None:
         return 0
     passed = datetime.fromisoformat(end) - datetime.fromisoformat(start)

@@ -2,7 +2,7 @@
 Ending somebody else's attempt: what the reaper does about one lease.
 
     1. fence     the token moves on; whoever held it can append nothing more
-    2. settle    a dead owner has vacated; a silent one gets its settle bound
+    2. settle    a dead owner has vacated; one that may live gets its settle bound
     3. look      under the write lock: does an entry end the turn already?
     4. book      that outcome and nothing else; or back to its place; or `failed`
 
@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from holdfast._core import turns
 from holdfast._core.turns import Event
-from holdfast._runtime import booking, entries
+from holdfast._runtime import booking, entries, merging
 from holdfast.errors import (
     BadTranscriptError,
     CoordinationError,
@@ -40,6 +40,9 @@ __all__ = ["Recovery"]
 
 _log = logging.getLogger("holdfast.recovery")
 
+#: Why an attempt is ended whose owner is certain to write nothing more.
+_VACATED: Final = frozenset({"owner_died", "abandoned"})
+
 
 class Recovery:
     """What one process does about holds that nobody will give back.  Loop-bound."""
@@ -53,7 +56,8 @@ class Recovery:
 
         Args:
             lease: as it was seen; if it has moved since, nothing is done.
-            reason: ``owner_died``, ``owner_silent`` or ``abandoned``.
+            reason: ``owner_died``, ``owner_silent``, ``abandoned``, ``abort_ignored``, or
+                one of `turns.ABORTS`.
 
         Raises:
             StoreError: the lease stays, in our name; the next look goes on.
@@ -63,7 +67,8 @@ class Recovery:
             token = lease.token
             if not (lease.recovering and lease.owner_id == me):
                 token = await control.take_over(lease.session_id, lease.token, me)
-            if reason == "owner_silent":
+            # Who fenced it before us and died may not have waited out whom it had fenced.
+            if lease.recovering or reason not in _VACATED:
                 await asyncio.sleep(self._settings.settle_ms / 1000)
             turn = await control.turn(lease.turn_id)
             session = await control.session(lease.session_id)
@@ -79,9 +84,8 @@ class Recovery:
             attempts=turn.attempts,
             attempts_max=self._settings.attempts_max,
             bound=turn.bound,
+            abort=(turn.abort_reason or "cancelled") if turn.abort_requested else None,
         )
-        if turn.abort_requested:
-            loss = turns.Loss(Event.END, "cancelled", "cancelled")
         try:
             held = await self._store.transcripts.acquire(
                 session,
@@ -92,7 +96,7 @@ class Recovery:
             )
         except LockWaitError as error:
             _log.info("turn %s: %s", turn.turn_id, error)
-            if loss.event is Event.REQUEUE:  # The successor looks, under the write lock.
+            if loss.outcome is None:  # The successor looks, under the write lock.
                 await self._requeue(turn, token, loss)
             return
         except BadTranscriptError as error:
@@ -120,24 +124,24 @@ class Recovery:
         end = left.ends.get(turn.turn_id)
         if end is not None:
             _log.info("turn %s: its owner had ended it: %s", turn.turn_id, end.outcome)
-            size = held.size()
-            held.release()
-            self._ended(
-                await booking.found(control, session, turn, token, left, end, size=size)
-            )
+            self._ended(await booking.found(control, held, session, turn, token, left, end))
         elif turn.finished is not None:
-            batch = entries.reparented(msgspec.json.decode(turn.finished), held.leaf())
+            leaf, hosted = held.leaf(), control.hosted(turn.turn_id)
+            batch = entries.reparented(msgspec.json.decode(turn.finished), leaf)
+            merged = merging.answered(held, hosted, leaf, turn.turn_id)
             appended = booking.append_checked(control, held, session, token, batch)
             held.release()
-            self._ended(await booking.book_reply(control, turn, token, batch, appended))
-        elif loss.event is Event.REQUEUE:
+            self._ended(
+                await booking.book_reply(control, turn, token, batch[-1], appended, merged)
+            )
+        elif loss.outcome is None:
             held.release()
             await self._requeue(turn, token, loss)
         else:
             assert loss.outcome is not None
             booking.append_ended(
                 control, held, session, token, turn, loss.outcome, loss.reason,
-                leaf=held.leaf(),
+                leaf=held.leaf(), question=left.questions.get(turn.turn_id),
             )  # fmt: skip
             held.release()
             self._ended(await control.end(turn.turn_id, token, loss.outcome, loss.reason, None))
@@ -162,7 +166,8 @@ class Recovery:
             return turn
         if turn.started_at is not None:
             try:
-                await self._mark_ended(turn, outcome, reason)
+                if not await self._mark_ended(turn, outcome, reason):
+                    return turn  # It has ended otherwise: who leases it next books that.
             except (StoreError, CoordinationError) as error:
                 _log.info("turn %s: not ended yet: %s", turn_id, error)
                 return turn
@@ -170,7 +175,8 @@ class Recovery:
         self._ended(turn)
         return turn
 
-    async def _mark_ended(self, turn: Turn, outcome: str, reason: str) -> None:
+    async def _mark_ended(self, turn: Turn, outcome: str, reason: str) -> bool:
+        """False: an entry ends it already, and says something else; or it waits no more."""
         session = await self._store.control.session(turn.session_id)
         held = await self._store.transcripts.acquire(
             session,
@@ -183,11 +189,14 @@ class Recovery:
             # Under the lock: whoever leases it from now on loads after us, and sees the entry.
             now = self._store.control.turn_now(turn.turn_id)
             left = held.about(turn.turn_id)
-            if now.state != turns.State.ACCEPTED.value or turn.turn_id in left.ends:
-                return
+            if now.state != turns.State.ACCEPTED.value:
+                return False
+            if (end := left.ends.get(turn.turn_id)) is not None:
+                return (end.outcome, end.reason) == (outcome, reason)
             stamp = entries.Stamp(turn.turn_id, turn.attempts, turn.token or _NO_TOKEN)
             parent = left.questions.get(turn.turn_id) or held.leaf()
             held.append([entries.ended(stamp, parent, outcome, reason, side=True)], final=True)
+            return True
         finally:
             held.release()
 

@@ -9,20 +9,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
+from holdfast._core import turns
+from holdfast._runtime import beginning, steering
 from holdfast._runtime.attempt import Attempt, Begun
 from holdfast._runtime.conversation import Conversation, Ended
+from holdfast._runtime.current import CURRENT, Current
 from holdfast._runtime.live import Live
+from holdfast._runtime.progress import Progress
 from holdfast._runtime.tools import Tools
 from holdfast.errors import CoordinationError, StoreError
 from holdfast.types import Prompt
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from holdfast._core.settings import Settings
     from holdfast._runtime.conversation import Said
+    from holdfast._runtime.made import MadeSoFar
     from holdfast.ports import Agent, Store
-    from holdfast.types import Leased, Turn
+    from holdfast.types import FencingToken, Leased, Steered, Turn
 
 __all__ = ["Run"]
 
@@ -39,6 +48,12 @@ class Run:
         self._aborted: str | None = None
         self._abort_asked = asyncio.Event()
         self._asking: asyncio.Task[Said | Ended] | None = None
+        self._made: MadeSoFar | None = None
+        self.progress = Progress()  #: For the keeper's thread.
+
+    @property
+    def token(self) -> FencingToken:
+        return self._attempt.token
 
     async def answer(self, agent: Agent) -> Turn | None:
         """
@@ -66,7 +81,7 @@ class Run:
 
     def abort(self, reason: str) -> None:
         """
-        End this run soon: ``cancelled``, ``drained`` or ``fenced``.  Idempotent.
+        End this run soon: ``drained``, ``fenced`` or one of `turns.ABORTS`.  Idempotent.
 
         What is already finished is still committed; a model call is cancelled.
         """
@@ -80,28 +95,52 @@ class Run:
 
     async def _stopped(self) -> Turn | None:
         """The model was stopped before it had finished: whose wish was it?"""
-        if self._aborted == "fenced":
+        attempt, why = self._attempt, self._aborted
+        assert why is not None
+        attempt.closing = True
+        if why == "fenced":
             return None
-        if self._aborted == "cancelled":
-            return await self._attempt.finish(Ended("cancelled", "cancelled", None))
-        await self._attempt.let_go()
-        return await self._attempt.give_back("drained")
+        if (ended := beginning.ending_of(why)) is not None:
+            return await attempt.finish(replace(ended, hint=_HINTS.get(why)))
+        used_up = attempt.turn.attempts >= self._settings.attempts_max
+        if why not in turns.GIVES_BACK and used_up:
+            return await attempt.finish(Ended("failed", why, _HINTS.get(why)))
+        await attempt.let_go()
+        return await attempt.give_back(why)
 
     async def _converse(self, agent: Agent, begun: Begun) -> Said | Ended:
         attempt, turn = self._attempt, self.turn
-        attempt.live = live = Live(self._store.live, turn.turn_id, attempt.token)
+        attempt.live = live = Live(self._store.live, turn.turn_id, attempt.token, attempt.check)
         live.emit("started", attempt=turn.attempts)
         if self._again is not None:  # What an earlier run has shown is void.
             live.emit("attempt", n=turn.attempts, reason=self._again)
-        conversation = Conversation(
-            agent, Tools(attempt.check, live), live, attempt.count_again, self._settings
-        )
+        tools = Tools(
+            self._store.control, turn.turn_id, attempt.token, attempt.check, live,
+            made=begun.made, steered=partial(self._steered, live),
+        )  # fmt: skip
+        self._made = tools.made
+        tools.progress = self.progress
+        conversation = Conversation(agent, tools, live, attempt.count_again, self._settings)
         if self._aborted is None:
+            me = self._store.owner.owner_id
+            CURRENT.set(Current(turn.turn_id, attempt.token, me))
             self._asking = asyncio.create_task(conversation.answer(_prompt(turn, begun)))
             await self._answered_or_aborted(self._asking)
             if self._asking.done() and not self._asking.cancelled():
-                return self._asking.result()
+                said = self._asking.result()
+                if isinstance(said, Ended) and said.outcome == "aborted":
+                    self.abort(said.reason or "cancelled")  # A tool met the wish before us.
+                return said
         return Ended("aborted", self._aborted, None)
+
+    async def _steered(self, live: Live) -> Sequence[Steered]:
+        """What was sent into this turn: in the transcript now, behind what was made."""
+        assert self._made is not None
+        found, made = await steering.taken_in(self._attempt, self._made.entries)
+        self._made.note(made)
+        for each in found:
+            live.emit("steered", turn_id=each.turn_id)
+        return found
 
     async def _answered_or_aborted(self, asking: asyncio.Task[Said | Ended]) -> None:
         """Wait for the answer; after an abort no longer than the settle bound."""
@@ -117,6 +156,15 @@ class Run:
             asking.add_done_callback(_heard)
 
 
+_HINTS: Final = {
+    "interrupted": "a later message with policy interrupt ended it; send it again if need be",
+    "rolled_back": "a later message with policy rollback took it back",
+    "preempted": "a person's message came first; the next heartbeat runs as usual",
+    "max_time": "it ran longer than turn.max_ms",
+    "no_progress": "neither model nor tool moved within turn.progress_timeout_ms",
+}
+
+
 def _prompt(turn: Turn, begun: Begun) -> Prompt:
     return Prompt(
         turn_id=turn.turn_id,
@@ -125,12 +173,12 @@ def _prompt(turn: Turn, begun: Begun) -> Prompt:
         agent_id=turn.agent_id,
         lane=turn.lane,
         source=turn.source,
-        text=turn.text,
+        text=begun.text,
         history=begun.history,
         attempt=turn.attempts,
         model=turn.model,
         instructions=begun.instructions,
-        made=begun.made,
+        made=tuple(each.message for each in begun.made),
     )
 
 

@@ -48,11 +48,21 @@ class Runner:
     def runs(self, turn_id: TurnId) -> bool:
         return turn_id in self._running
 
+    def run_of(self, turn_id: TurnId) -> Run | None:
+        """The run of this turn; None: there is none here."""
+        found = self._running.get(turn_id)
+        return None if found is None else found[0]
+
+    def runs_now(self) -> list[Run]:
+        """Any thread."""
+        return [run for run, _ in list(self._running.values())]
+
     async def look(self) -> None:
         """Start whatever may be started now; pass on whoever wants a turn ended."""
         if self._running:
-            for turn_id in await self._store.control.aborts(self._store.owner.owner_id):
-                self.abort(turn_id, "cancelled")
+            asked = await self._store.control.aborts(self._store.owner.owner_id)
+            for turn_id, reason in asked.items():
+                self.abort(turn_id, reason)
         while self.agents and not self.stopping:
             if not await self._store.control.has_heads(self.agents, session_id=self.session_id):
                 return
@@ -119,5 +129,7 @@ class Runner:
         except Exception:  # noqa: BLE001  A bug costs an attempt, not the runner.
             _log.exception("turn %s: its run failed; the reaper puts it back", turn_id)
         finally:
-            self._running.pop(turn_id, None)
+            # Fenced for being deaf, it may have a successor here by now.
+            if self._running.get(turn_id, (None,))[0] is run:
+                del self._running[turn_id]
             self._woken()

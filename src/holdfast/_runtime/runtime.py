@@ -9,29 +9,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from holdfast._core import keys
-from holdfast._core.turns import State
-from holdfast._runtime import admission
+from holdfast._runtime.delivering import Deliverer
+from holdfast._runtime.handing import Handing
 from holdfast._runtime.keeper import Keeper
 from holdfast._runtime.meter import Meter
-from holdfast._runtime.own_turn import OwnTurn
+from holdfast._runtime.moving import Moving
 from holdfast._runtime.pump import Pump
 from holdfast._runtime.reading import Reading
 from holdfast._runtime.receipts import Receipts
+from holdfast._runtime.reconciling import is_due, reconcile
 from holdfast._runtime.recovery import Recovery
 from holdfast._runtime.runner import Runner
+from holdfast._runtime.sending import Sending
+from holdfast._runtime.warning import Warnings
 from holdfast.errors import DrainingError, StoreError
-from holdfast.types import Drained, TurnId
+from holdfast.types import Drained
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from holdfast._core.settings import Settings
-    from holdfast._runtime.receipts import Receipt
-    from holdfast.ports import Agent, Store
-    from holdfast.types import Admitted, Turn
+    from holdfast._runtime.pulse import LoopDelay
+    from holdfast._runtime.reconciling import Reconciled
+    from holdfast.ports import Agent, Channel, Store
+    from holdfast.types import TurnId
 
 __all__ = ["Holdfast"]
 
@@ -40,7 +44,7 @@ FINISH_S: Final = 5.0  #: How long running turns may go on when their process cl
 _log = logging.getLogger("holdfast")
 
 
-class Holdfast(Reading):
+class Holdfast(Sending, Moving, Reading):
     """
     One process's access to one store.  Made by `holdfast.open`; loop-bound.
 
@@ -48,14 +52,23 @@ class Holdfast(Reading):
     that died or have no agent.  Without, it only admits and waits.
     """
 
-    def __init__(self, store: Store, settings: Settings, agents: Mapping[str, Agent]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        agents: Mapping[str, Agent],
+        channels: Iterable[Channel] = (),
+    ) -> None:
         super().__init__(store, settings)
         self.meter = Meter()
         self._agents = dict(agents)
         self._receipts = Receipts(store.control)
         self._pump = Pump(self._look, self._somebody_waits)
+        self._warnings = Warnings(store, settings, self._watchers.remind)
         self._own: set[TurnId] = set()
         self._runner = Runner(store, settings, {}, self._ended, self._pump.wake)
+        self._deliverer = Deliverer(store, channels)
+        self.handing = Handing(store, self._runner)
         self._recovery = Recovery(store, settings, self.meter.ended)
         self._keeper = Keeper(
             store,
@@ -65,17 +78,25 @@ class Holdfast(Reading):
             overdue=self._overdue,
             runs=lambda turn_id: turn_id in self._own or self._runner.runs(turn_id),
             ended=self.meter.ended,
+            running=self._runner.runs_now,
+            abort=self._runner.abort,
         )
         self._unwatch: Any = None
         self._background: set[asyncio.Task[Any]] = set()
         self._permanent = True
         self._closing = self._closed = False
+        #: The store was migrated by a newer Holdfast; this process drains.
+        self.outgrown = asyncio.Event()
+        #: What opening has found; None: a process that serves had seen to it.
+        self.reconciled: Reconciled | None = None
 
     # ------------------------------------------------------------------ opening, closing
 
     async def __aenter__(self) -> Self:
         try:
             await self.store.control.register(self.store.owner)
+            if await is_due(self.store, permanent=bool(self._agents)):
+                self.reconciled = await reconcile(self.store, self.settings, self._recovery)
             if self._agents:
                 await self._become_runner(self._agents, permanent=True)
             self._unwatch = self.store.control.watch(self._told)
@@ -84,6 +105,7 @@ class Holdfast(Reading):
             await self.store.close()
             raise
         self._pump.start()
+        self._deliverer.start()
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -101,6 +123,7 @@ class Holdfast(Reading):
         self._closed = True
         await self.drain(finish_s=finish_s)
         await self._pump.stop()
+        await self.handing.stop()
         await asyncio.gather(*self._background, return_exceptions=True)
         if self._unwatch is not None:
             self._unwatch()
@@ -114,8 +137,9 @@ class Holdfast(Reading):
 
     async def drain(self, *, finish_s: float = FINISH_S) -> Drained:
         """
-        Take nothing new and start nothing more; let running turns finish within *finish_s*
-        seconds, and put the rest back in their places.  What can be read still can be.
+        Take nothing new and start nothing more; let running turns finish, and what is owed be
+        delivered, within *finish_s* seconds, and put the rest back in their places.  What can
+        be read still can be.
 
         Returns:
             What was left behind.  Called again while it drains: the rest goes back at once.
@@ -124,6 +148,7 @@ class Holdfast(Reading):
             Draining goes on; turns that run are put back when the process closes.
         """
         self._home.check()
+        until_s = time.monotonic() + finish_s
         if not self._closing:
             self._closing = True
             try:
@@ -131,6 +156,7 @@ class Holdfast(Reading):
             except StoreError as error:
                 _log.warning("draining: %s", error)
         finished, put_back = await self._runner.stop(finish_s=finish_s)
+        await self._deliverer.stop(finish_s=until_s - time.monotonic())
         try:
             waiting = (await self.store.control.counts()).waiting
         except StoreError as error:
@@ -143,6 +169,11 @@ class Holdfast(Reading):
         self._home.check()
         self._receipts.close(DrainingError())
         await self._watchers.close()
+
+    @property
+    def loop_delay(self) -> LoopDelay:
+        """How late this process's event loop was in the last minute.  Any thread."""
+        return self._keeper.pulse.figures()
 
     @property
     def draining(self) -> bool:
@@ -160,15 +191,27 @@ class Holdfast(Reading):
         """The store was changed, by us or by others."""
         self._pump.wake()
         self._watchers.wake()
-
-    def _ended(self, turn: Turn) -> None:
-        """A turn that ran here has its outcome, or its place in the queue again."""
-        self.meter.ended(turn)
-        self._receipts.resolve(turn)
+        self._deliverer.wake()
 
     async def _look(self) -> None:
+        self._see_outgrown()
         await self._runner.look()
+        await self.handing.look()
         await self._receipts.look()
+        await self._warnings.look()
+
+    def _see_outgrown(self) -> None:
+        """A newer Holdfast has the store: nothing new here, and what runs may end."""
+        newer = self.store.control.outgrown
+        if newer is None or self.outgrown.is_set():
+            return
+        _log.error("%s; taking nothing new, and ending what runs: %s", newer, newer.hint)
+        self.outgrown.set()
+        task = asyncio.get_running_loop().create_task(
+            self.drain(finish_s=self.settings.drain_ms / 1000), name="outgrown: draining"
+        )
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     def _somebody_waits(self) -> bool:
         return bool(len(self._receipts) or self._runner.running or self._own)
@@ -178,6 +221,7 @@ class Holdfast(Reading):
     def _buried(self) -> None:
         """Another process called us dead.  We are not, but everything we held is gone."""
         self._runner.fenced()
+        self._deliverer.fenced()
         task = asyncio.get_running_loop().create_task(self._rise())
         self._background.add(task)
         task.add_done_callback(self._background.discard)
@@ -194,129 +238,6 @@ class Holdfast(Reading):
             self._runner.overdue = turns
             self._pump.wake_from_thread()
 
-    # ---------------------------------------------------------------------- messages in
-
-    async def submit(
-        self,
-        key: str,
-        text: str,
-        *,
-        lane: str = "user",
-        source: str = "api",
-        policy: str | None = None,
-        idempotency_key: str | None = None,
-        model: str | None = None,
-        instructions: str | None = None,
-        seed: Sequence[Mapping[str, str]] = (),
-    ) -> Receipt:
-        """
-        Hand in a message.  When this returns, it is durable, and will end in one outcome.
-
-        Args:
-            key: a session key or an alias, e.g. ``agent:main:main``.
-            text: the message; at most `gateway.max_message_bytes` as UTF-8.
-            lane: its class of concurrency and priority.
-            source: where it came from; one word, kept with the turn.
-            policy: what to do if the session is busy: ``enqueue`` or ``reject``.
-            idempotency_key: the same key with the same text gives the same receipt.
-            model: answers this turn only, instead of the agent's own.
-            instructions: told to the agent for this turn only, beside its own.
-            seed: earlier messages, ``{"role": "user"|"assistant", "content": str}``, that
-                a session without any message begins with; ignored by any other.
-
-        Raises:
-            InputError: bad key, lane, policy, size, …: nothing was accepted.
-            QueueFullError, RejectedError: nothing was accepted.
-            UnavailableError: ``landed`` False: not accepted; None: unknown, send again
-                with the same idempotency key.
-
-        Cancellation:
-            The message may or may not have been accepted.
-
-        Cost:
-            One synced transaction: 0.5 to 1 ms on a local disk.
-        """
-        admitted = await self._admit(
-            key, text, lane=lane, source=source, policy=policy,
-            idempotency_key=idempotency_key, model=model, bound=False,
-            instructions=instructions, seed=seed,
-        )  # fmt: skip
-        self._pump.wake()
-        return await self._receipts.receipt(
-            admitted.turn, self.settings.lanes, fresh=admitted.fresh
-        )
-
-    def turn(
-        self,
-        key: str,
-        text: str,
-        *,
-        lane: str = "user",
-        source: str = "api",
-        policy: str | None = None,
-    ) -> OwnTurn:
-        """
-        Bring your own loop: ``async with hf.turn(key, text) as turn``.
-
-        Queues like any message, then leases the session and hands out the history;
-        ``turn.reply(text)`` commits.  Bound to this process: if it dies, the turn ends
-        ``failed``, reason ``owner_died``.
-        """
-
-        async def admit() -> Admitted:
-            return await self._admit(
-                key, text, lane=lane, source=source, policy=policy,
-                idempotency_key=None, model=None, bound=True,
-            )  # fmt: skip
-
-        return OwnTurn(self, admit)
-
-    async def _admit(self, key: str, text: str, *, bound: bool, **more: Any) -> Admitted:
-        """*more*: what `admission.asked` takes."""
-        self._check_usable()
-        me = self.store.owner.owner_id
-        asked = admission.asked(
-            self.settings,
-            key,
-            text,
-            bound=bound,
-            home=lambda agent_id: me if bound or agent_id in self._runner.agents else None,
-            **more,
-        )
-        admitted = await self.store.control.admit(asked, self.settings.agents)
-        self.meter.admitted(admitted)
-        return admitted
-
-    def _check_usable(self) -> None:
-        self._home.check()
-        if self._closing:
-            raise DrainingError
-
-    # ------------------------------------------------------------- turns and sessions
-
-    async def receipt(self, turn_id: str) -> Receipt:
-        """The receipt of an earlier message.  Raises NotFoundError."""
-        turn = await self.store.control.turn(TurnId(turn_id))
-        return await self._receipts.receipt(turn, self.settings.lanes, fresh=False)
-
-    async def cancel(self, turn_id: str) -> Turn:
-        """
-        Ask for a turn's end.
-
-        A waiting turn ends now; a running one as soon as its owner sees it, and what it has
-        finished by then is still committed.  One that has its outcome keeps it.
-        """
-        turn = await self.store.control.cancel(TurnId(turn_id))
-        if turn.state == State.ACCEPTED.value:
-            turn = await self._recovery.end_waiting(turn.turn_id, "cancelled", "cancelled")
-        self._receipts.resolve(turn)
-        self._pump.wake()
-        return turn
-
-    async def add_alias(self, alias: str, key: str) -> str:
-        """Let *alias*, a session key, name the conversation of *key*.  Returns the latter."""
-        return await self.store.control.make_alias(keys.canonical(alias), keys.canonical(key))
-
     # ------------------------------------------------------------- embedded runners
 
     async def embed(self, agents: Mapping[str, Agent], *, key: str | None = None) -> None:
@@ -329,19 +250,3 @@ class Holdfast(Reading):
         if key is not None:
             self._runner.session_id = (await self.session(key)).session_id
         await self._become_runner(agents, permanent=False)
-
-    # -------------------------------------------------------------- for `own_turn` only
-
-    async def change(self) -> None:
-        """Until something may have changed in the store: a hint, or the poll behind it."""
-        self._home.check()
-        await self._pump.change()
-
-    def took(self, turn_id: TurnId) -> None:
-        self._own.add(turn_id)
-
-    def gave_back(self, turn: Turn | None, turn_id: TurnId) -> None:
-        self._own.discard(turn_id)
-        if turn is not None:
-            self._ended(turn)
-        self._pump.wake()

@@ -92,15 +92,15 @@ async def _settle_held(attempt: Attempt, ended: Ended | None, plan: _Plan) -> Tu
     end = left.ends.get(turn.turn_id)
     if end is not None:
         return await booking.found(
-            attempt.store.control, attempt.session, turn, attempt.token, left, end,
-            size=held.size(),
-        )  # fmt: skip
+            attempt.store.control, held, attempt.session, turn, attempt.token, left, end
+        )
     if plan != "fail" and await attempt.stands():
         return await attempt.close(ended, held.leaf())
     question = left.questions.get(turn.turn_id)
     if plan == "deliver":
         return await _deliver(attempt, ended, question)
     if attempt.finished is not None:
+        attempt.finished = entries.anew(attempt.finished)  # A rerun goes on after the others.
         batch = entries.salvaged(attempt.finished, question or held.leaf())
         booking.append_checked(
             attempt.store.control, held, attempt.session, attempt.token, batch
@@ -141,6 +141,8 @@ async def _without_the_lock(
 ) -> Turn | None:
     """The transcript is out of reach just now: the row keeps the reply."""
     if plan == "rerun":
+        if attempt.finished is not None:
+            attempt.finished = entries.anew(attempt.finished)
         return await _rerun(attempt, ended, "row")
     if plan == "deliver":
         if attempt.finished is not None:

@@ -1,31 +1,90 @@
 """
-The one hook that every tool call of every agent goes through.
+The one hook that every tool call of every agent goes through: a memo that outlives us.
 
-Before a tool runs: the attempt's right to act is checked, the call is announced.  While it
-runs, the model's idle timeout stands still and the tool's own bound counts.
+    right to act ─▶ intent durable ─▶ right to act ─▶ it runs ─▶ result durable ─▶ the agent
+
+    found in the row              then
+    nothing                       it runs
+    done                          the recorded result is returned
+    failed                        `ToolError` is raised; for its bound, `TimeoutError`
+    started, replay `safe`        it runs again
+    started, replay `never`       INTERRUPTED is returned: nobody knows what it did
+
+While it runs, the model's idle timeout stands still and the tool's own bound counts.
+
+What is recorded is JSON: what a tool has returned, as `msgspec` writes it (dataclasses and the
+like become objects, times and ids text, bytes base64); what has no such form, as its `str`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from holdfast import _points
+from holdfast._runtime.made import MadeSoFar
+from holdfast._runtime.progress import Progress
+from holdfast._stamps import uuid7
+from holdfast.errors import ToolError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from holdfast._runtime.live import Live
-    from holdfast.types import ToolCall
+    from holdfast.ports.control.making import Making
+    from holdfast.types import (
+        FencingToken,
+        MadeEntry,
+        Steered,
+        ToolCall,
+        ToolRecord,
+        TurnId,
+    )
 
-__all__ = ["Tools"]
+__all__ = ["INTERRUPTED", "Tools", "recorded"]
+
+#: What the model is told of a call that may have had its effect.
+INTERRUPTED: Final = (
+    "interrupted, effect unknown: the process that ran this tool ended before its result was"
+    " recorded; it may or may not have taken effect, and was not run again"
+)
+
+_OUTLASTED: Final = "outlasted"
 
 
 class Tools:
-    """The `ToolHook` of one attempt."""
+    """
+    The `ToolHook` of one run.
 
-    def __init__(self, check: Callable[[], None], live: Live) -> None:
-        self._check, self._live = check, live
+    Args:
+        check: raises FencedError unless this run may still act.
+        made: what earlier runs of the turn have made.
+        steered: takes in messages that were sent into the turn; it notes their entries in
+            `Tools.made` itself.
+    """
+
+    def __init__(
+        self,
+        store: Making,
+        turn_id: TurnId,
+        token: FencingToken,
+        check: Callable[[], None],
+        live: Live,
+        *,
+        made: Sequence[MadeEntry] = (),
+        steered: Callable[[], Awaitable[Sequence[Steered]]] | None = None,
+    ) -> None:
+        self._store, self._turn_id, self._token = store, turn_id, token
+        self._check, self._live, self._steered = check, live, steered
         self._told: Callable[[bool], None] | None = None
-        self.running = 0  #: How many tools run now: their time is not the model's.
+        self._torn = set[str]()  #: Calls that were cancelled in the middle, under our token.
+        self.made = MadeSoFar(store, turn_id, token, made)
+        self.running = 0  #: How many tools run, or wait for the store: not the model's time.
+        self.progress = Progress()  #: The run's; for the keeper.
 
     def watched_by(self, told: Callable[[bool], None] | None) -> None:
         """Tell *told* when the first tool starts (True) and when the last one ends (False)."""
@@ -33,19 +92,97 @@ class Tools:
 
     async def __call__(self, call: ToolCall, run: Callable[[], Awaitable[Any]]) -> Any:
         self._check()
-        self._live.emit("tool", name=call.name, call_id=call.call_id, state="started")
         self._count(+1)
-        state = "failed"
         try:
-            async with asyncio.timeout(call.timeout_s):
-                result = await run()
+            record = await self._begin(call)
+            if record.state != "started":
+                return self._replay(call, record)
+            _points.reach("tool.begun")
+            self._check()  # Whoever froze since then is not the one to run it.
+            return await self._run(call, record.call_id, run)
+        finally:
+            self._count(-1)
+
+    async def steered(self) -> Sequence[Steered]:
+        self._check()
+        if self._steered is None or self.made.in_batch:
+            return ()
+        self._count(+1)
+        try:
+            return await self._steered()
+        finally:
+            self._count(-1)
+
+    async def _begin(self, call: ToolCall) -> ToolRecord:
+        key = self.made.key(call.call_id)
+        arguments = json.loads(recorded(dict(call.arguments)))
+        intent = replace(call, call_id=key, arguments=arguments)
+        torn = key in self._torn
+        self._torn.discard(key)
+        try:
+            record = await self._store.begin_tool(
+                self._turn_id, self._token, intent, uuid7(), torn=torn
+            )
+        except asyncio.CancelledError:
+            self._torn.add(key)  # It may be durable all the same.
+            raise
+        self.made.expect(key, record.result_id)
+        return record
+
+    def _replay(self, call: ToolCall, record: ToolRecord) -> Any:
+        interrupted = record.state == "interrupted"
+        self._tell(call, "interrupted" if interrupted else "replayed")
+        if interrupted:
+            return INTERRUPTED
+        if record.state == "done":
+            return record.result
+        kind, detail = record.result["error"], record.result["detail"]
+        if kind == _OUTLASTED:
+            raise TimeoutError(detail)
+        raise ToolError(tool=call.name, kind=kind, detail=detail)
+
+    async def _run(self, call: ToolCall, key: str, run: Callable[[], Awaitable[Any]]) -> Any:
+        self._tell(call, "started")
+        self.progress.tool_began(call.name, call.call_id, call.timeout_s)
+        state = "interrupted"
+        try:
+            try:
+                async with asyncio.timeout(call.timeout_s) as bound:
+                    result = await run()
+            except Exception as error:
+                late = isinstance(error, TimeoutError) and bound.expired()
+                kind = _OUTLASTED if late else type(error).__name__
+                await self._end(key, "failed", {"error": kind, "detail": str(error)})
+                state = "failed"
+                raise
+            _points.reach("tool.ran")
+            await self._end(key, "done", result)
             state = "done"
             return result
         finally:
-            self._count(-1)
-            self._live.emit("tool", name=call.name, call_id=call.call_id, state=state)
+            if state == "interrupted":
+                self._torn.add(key)
+            self.progress.tool_ended(call.name, call.call_id)
+            self._tell(call, state)
+
+    async def _end(self, key: str, state: str, result: Any) -> None:
+        await self._store.end_tool(self._turn_id, self._token, key, state, recorded(result))
+        _points.reach("tool.ended")
+
+    def _tell(self, call: ToolCall, state: str) -> None:
+        self._live.emit("tool", name=call.name, call_id=call.call_id, state=state)
 
     def _count(self, change: int) -> None:
         before, self.running = self.running, self.running + change
         if self._told is not None and bool(before) != bool(self.running):
             self._told(bool(self.running))
+
+
+def recorded(value: Any) -> bytes:
+    """*value* as the JSON that is kept of it; see above."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:  # Half a surrogate pair: JSON can say it escaped.
+        return json.dumps(value, default=str).encode()
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return json.dumps(str(value)).encode()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from holdfast._core.settings import Lane
     from holdfast.ports import Store
-    from holdfast.types import Pulse, Session, SessionId, TurnId, TurnState
+    from holdfast.types import Place, Pulse, Session, SessionId, TurnId, TurnState
 
 __all__ = ["Scene", "Topic", "Watchers"]
 
@@ -52,6 +52,7 @@ class Topic(Generic[T]):
 
     known: T | None = None
     newest: int = 0  #: The newest token of the turn that has a live log.
+    waited_ms: int = 0  #: As far as it was warned of.
     watchers: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -120,6 +121,13 @@ class Watchers:
         loop = asyncio.get_running_loop()
         found = await loop.run_in_executor(None, self._store.live.newest, {turn_id})
         topic.newest = max(topic.newest, found.get(turn_id, 0))
+
+    def remind(self, turn_id: TurnId, place: Place, waited_ms: int) -> None:
+        """Whoever follows *turn_id* is to hear once more where it stands."""
+        del place  # They look themselves.
+        if (topic := self.turns.get(turn_id)) is not None:
+            topic.waited_ms = waited_ms
+            topic.tell()
 
     # --------------------------------------------------------------------- the one look
 

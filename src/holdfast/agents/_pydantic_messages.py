@@ -48,7 +48,8 @@ def conversation(prompt: Prompt) -> tuple[list[ModelMessage], str | None]:
     Returns:
         The question is None when this turn has made tool calls already: it then stands in
         the history, before them, and the run goes on after them.  Calls of theirs that have
-        no result come last in the history: the run begins by making them.
+        no result come last in the history: the run begins by making them.  Messages of users
+        among what was made were sent into the turn while it ran.
     """
     history = repair_messages(_messages(prompt.history))
     if not prompt.made:

@@ -13,7 +13,6 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic_ai import exceptions as theirs
 from pydantic_ai.capabilities import AbstractCapability, ReinjectSystemPrompt
 from pydantic_ai.messages import (
     FunctionToolResultEvent,
@@ -22,15 +21,14 @@ from pydantic_ai.messages import (
     TextPart,
     TextPartDelta,
 )
-from pydantic_ai.toolsets import WrapperToolset
 from pydantic_core import to_json
 
 from holdfast.agents._pydantic_errors import failure, provider_error, unreadable
 from holdfast.agents._pydantic_messages import conversation, from_response, from_result
 from holdfast.agents._pydantic_open import closing_answers, watch
-from holdfast.agents.tools import ToolDeclaration, declaration_of, read_declaration
+from holdfast.agents._pydantic_tools import Hooked
 from holdfast.types import Final as FinalEvent
-from holdfast.types import Made, Silent, Text, ToolCall
+from holdfast.types import Made, Silent, Text
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Mapping
@@ -40,7 +38,7 @@ if TYPE_CHECKING:
     from pydantic_ai.models import Model, ModelRequestContext
     from pydantic_ai.settings import ModelSettings
     from pydantic_ai.tools import RunContext
-    from pydantic_ai.toolsets import AbstractToolset, ToolsetTool
+    from pydantic_ai.toolsets import AbstractToolset
 
     from holdfast.ports import ToolHook
     from holdfast.types import AgentEvent, Prompt
@@ -120,10 +118,12 @@ class _Run:
     arguments: dict[str, Mapping[str, Any]] = field(default_factory=dict)  #: By call id, JSON.
     tool_errors: list[BaseException] = field(default_factory=list)
     requesting: bool = False  #: A request to a provider is under way: nothing else is.
+    begun: bool = False  #: There was a model call in this turn: what was steered since is due.
     _held: str | None = ""  #: Text that may yet turn out to be SILENT; None: it did not.
 
     async def ask(self, ask: Ask, prompt: Prompt) -> AgentRunResult[Any]:
         history, question = conversation(prompt)
+        self.begun = bool(prompt.made)
         for message in history:
             if message.kind == "response":
                 self._note_calls(message)
@@ -219,6 +219,15 @@ class _Guard(AbstractCapability[Any]):
 
     run: _Run
 
+    async def before_model_request(
+        self, ctx: RunContext[Any], request_context: ModelRequestContext
+    ) -> ModelRequestContext:
+        """What was sent into the turn goes into this request, and stays in the history."""
+        begun, self.run.begun = self.run.begun, True
+        for each in await self.run.hook.steered() if begun else ():
+            ctx.enqueue(each.text)
+        return request_context
+
     async def prepare_model_request(
         self, ctx: RunContext[Any], request_context: ModelRequestContext
     ) -> ModelRequestContext:
@@ -241,56 +250,4 @@ class _Guard(AbstractCapability[Any]):
         return response
 
     def get_wrapper_toolset(self, toolset: AbstractToolset[Any]) -> AbstractToolset[Any]:
-        return _Hooked(toolset, self.run)
-
-
-@dataclass
-class _Hooked(WrapperToolset[Any]):
-    """Every call goes through the hook."""
-
-    run: _Run
-
-    async def call_tool(
-        self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: ToolsetTool[Any]
-    ) -> Any:
-        declared = _declared(tool)
-        call_id = ctx.tool_call_id or ""
-        call = ToolCall(
-            call_id=call_id,
-            name=name,
-            # As the model wrote them: what was validated need not be JSON any more.
-            arguments=self.run.arguments.get(call_id, tool_args),
-            replay=declared.replay,
-            timeout_s=declared.timeout_s,
-        )
-        outlasted = True
-
-        async def run_it() -> Any:
-            nonlocal outlasted
-            try:
-                return await super(_Hooked, self).call_tool(name, tool_args, ctx, tool)
-            except Exception as error:
-                outlasted = False
-                self.run.tool_errors.append(error)
-                raise
-
-        try:
-            return await self.run.hook(call, run_it)
-        except TimeoutError:
-            if not outlasted:
-                raise
-            raise theirs.ToolFailed(
-                f"{name} did not finish within {declared.timeout_s:g} s and was cancelled;"
-                " it is unknown what it did before"
-            ) from None
-
-
-def _declared(tool: ToolsetTool[Any]) -> ToolDeclaration:
-    """From the tool's metadata, or from its function, wherever toolsets have put it."""
-    found = read_declaration(tool.tool_def.metadata)
-    inner: Any = tool
-    while found is None and inner is not None:
-        schema = getattr(getattr(inner, "call_func", None), "__self__", None)
-        found = declaration_of(getattr(schema, "function", None))
-        inner = getattr(inner, "source_tool", None)
-    return found or ToolDeclaration()
+        return Hooked(toolset, self.run)

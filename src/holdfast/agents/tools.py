@@ -1,4 +1,10 @@
-"""What a tool says of itself: whether it may run twice, and how long it may take."""
+"""
+What a tool says of itself: whether it may run twice, and how long it may take.
+
+A call's intent is durable before it runs and its result after, so one that has run to its end
+is never made again: a later attempt is given what was recorded of it.  What a crash leaves
+open, a call that began and has no result, is what `replay` decides.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +29,10 @@ _ATTRIBUTE: Final = "__holdfast_tool__"
 class ToolDeclaration:
     """
     Attributes:
-        replay: `never` = after a crash inside the tool, tell the model that its outcome is
-            unknown; `safe` = run it again.
-        timeout_s: seconds after which a call is cancelled.
+        replay: `never` = after a crash inside the tool, tell the model that it was interrupted
+            and its effect is unknown; `safe` = run it again.
+        timeout_s: seconds after which a call is cancelled.  Its failure is recorded: whatever
+            the declaration, it is not run again.
     """
 
     replay: Replay = "never"

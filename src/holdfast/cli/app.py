@@ -43,6 +43,8 @@ _COMMANDS: Final = {
     "serve": "Answer over HTTP, with a page and an OpenAI-compatible door.",
     "chat": "Talk in the terminal; several may share a session.",
     "send": "Send a message and print the reply.",
+    "why": "Say who blocks whom in a session, and what will happen next.",
+    "top": "Watch lanes, sessions, leases and waits, live.",
     "doctor": "Look for everything that is wrong with a store.",
     "race": "Let lanes meet on one session, and count what was lost.",
     "bench": "Measure this machine: lock, append, open, turn, admission, start.",

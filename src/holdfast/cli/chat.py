@@ -45,7 +45,7 @@ def chat(
     ] = None,
     lane: Annotated[str, typer.Option(help="Class of concurrency and priority.")] = "user",
     policy: Annotated[
-        str | None, typer.Option(help="If the session is busy: enqueue or reject.")
+        str | None, typer.Option(help=output.POLICY_HELP)
     ] = None,
     source: Annotated[str, typer.Option(help="Where messages come from; one word.")] = "cli",
     model: Annotated[
@@ -72,6 +72,7 @@ def chat(
     from holdfast.cli._chat.talk import Sending
 
     settings = output.settings(config)
+    output.quiet_waits()
     # A flag says more than a variable does.
     url = url or (None if store else os.environ.get("HOLDFAST_URL")) or None
     where = output.where(store)
@@ -83,7 +84,7 @@ def chat(
                 detail="--token is for --url", hint="leave it out, or add --url"
             )
         settings.lane(lane)
-        settings.checked_policy(policy)
+        settings.checked_policy(policy, lane)
     try:
         with ended_by_signals():
             code = chatting.run(url, token)

@@ -145,12 +145,27 @@ def _rows(loaded: Loaded) -> Iterator[dict[str, Any]]:
         for last in FAMILIES["lanes"].keys:
             default = getattr(LANES[member], last) if member in LANES else None
             yield row(f"lanes.{member}.{last}", getattr(lane, last), default)
+    for name, value in _members(loaded):
+        yield row(name, value, None)
+
+
+def _members(loaded: Loaded) -> Iterator[tuple[str, Any]]:
+    """What is set about agents, people and channels: there are no defaults."""
+    from holdfast._core.settings_table import FAMILIES, Kind
+
     for member, agent in loaded.settings.agents.items():
         for last in FAMILIES["agents"].keys:
             if f"agents.{member}.{last}" in loaded.won:
-                yield row(f"agents.{member}.{last}", getattr(agent, last), None)
+                yield f"agents.{member}.{last}", getattr(agent, last)
         if agent.model is None and agent.object is None:
-            yield row(f"agents.{member}", None, None)
+            yield f"agents.{member}", None
+    for member, person in loaded.settings.identities.items():
+        yield f"identities.{member}.peers", person.peers
+    for member, channel in loaded.settings.channels.items():
+        for last, key in FAMILIES["channels"].keys.items():
+            value = getattr(channel, last)
+            hidden = key.kind is Kind.SECRET and value is not None
+            yield f"channels.{member}.{last}", SET if hidden else value
 
 
 def _told(value: Any) -> str:

@@ -105,6 +105,42 @@ def run(
         raise typer.Exit(1)
 
 
+@app.command()
+def report(
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="AGE|MOMENT", help="Only from then on: 90m, 2h, 3d, RFC 3339."),
+    ] = None,
+    svg: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw it, too, as SVG.")
+    ] = None,
+    store: output.Store = None,
+    as_json: output.Json = False,
+) -> None:
+    """
+    Say from a store's event log which lane waited for which, how often and how long; what
+    was taken over, reclaimed, aborted, merged, pre-empted, adopted; which sessions are worst.
+
+    \b
+    holdfast lab report
+    holdfast lab report --since 2h --svg report.svg
+    """
+    from holdfast.lab.report import from_store, print_report, since_of
+    from holdfast.lab.report_svg import drawn
+
+    told = from_store(output.opened(store), since_of(since))
+    if svg is not None:
+        try:
+            svg.write_text(drawn(told), encoding="utf-8")
+        except OSError as error:
+            hint = "name a file that can be written"
+            raise BadRequestError(detail=f"{svg}: {error.strerror}", hint=hint) from error
+    if as_json:
+        output.emit(told)
+    else:
+        print_report(told, output.say, output.table)
+
+
 @app.command("model-server", help=_SCRIPT_HELP)
 def model_server(
     port: Annotated[int, typer.Option(help="Port to listen on; 0 = a free one.")] = 0,

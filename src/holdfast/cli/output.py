@@ -9,6 +9,7 @@ it, and never with NO_COLOR.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import sys
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from holdfast.errors import HoldfastError
 
 __all__ = [
+    "POLICY_HELP",
     "Config",
     "Json",
     "Store",
@@ -36,6 +38,7 @@ __all__ = [
     "note",
     "opened",
     "paint",
+    "quiet_waits",
     "say",
     "settings",
     "stream",
@@ -61,6 +64,9 @@ Config = Annotated[
     ),
 ]
 
+POLICY_HELP: Final = (
+    "If the session is busy: enqueue, collect, steer, interrupt, reject or rollback."
+)
 CELL_CHARS_MAX: Final = 60
 _STYLES: Final = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -92,13 +98,19 @@ def where(store: str | None) -> str:
     return found
 
 
-def settings(config: str | None = None, flags: Mapping[str, Any] | None = None) -> Settings:
+def settings(
+    config: str | None = None,
+    flags: Mapping[str, Any] | None = None,
+    *,
+    defaults: Mapping[str, Any] | None = None,
+) -> Settings:
     """
     The settings that a command goes by: a file, the environment, its flags; later wins.
 
     Args:
         config: the file that ``--config`` names; see `holdfast.config.file_for`.
         flags: dotted names; a flag of None was not given.
+        defaults: this command's own, where nobody gives a value.
 
     Raises:
         BadSettingError, BadRequestError, NotFoundError: what is wrong, and where it stands.
@@ -106,8 +118,9 @@ def settings(config: str | None = None, flags: Mapping[str, Any] | None = None) 
     from holdfast.config import file_for, load
 
     return load(
-        file=file_for(config), environment=os.environ, given=flags, given_by="command line"
-    )
+        file=file_for(config), environment=os.environ, given=flags, given_by="command line",
+        defaults=defaults,
+    )  # fmt: skip
 
 
 def opened(store: str | None) -> FilesReading:
@@ -115,6 +128,11 @@ def opened(store: str | None) -> FilesReading:
     from holdfast._assemble_reading import open_reading
 
     return open_reading(where(store))
+
+
+def quiet_waits() -> None:
+    """No log lines about long waits: this command shows where its messages stand."""
+    logging.getLogger("holdfast.wait").disabled = True
 
 
 # ------------------------------------------------------------------------- what is said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
 from contextlib import aclosing
 from functools import partial
@@ -35,7 +36,7 @@ def send(
     ],
     lane: Annotated[str, typer.Option(help="Class of concurrency and priority.")] = "user",
     policy: Annotated[
-        str | None, typer.Option(help="If the session is busy: enqueue or reject.")
+        str | None, typer.Option(help=output.POLICY_HELP)
     ] = None,
     idempotency_key: Annotated[
         str | None, typer.Option(help="The same key and text are the same message.")
@@ -47,6 +48,7 @@ def send(
         str | None, typer.Option(help="Model for this message, e.g. openai-chat:gpt-4o-mini.")
     ] = None,
     source: Annotated[str, typer.Option(help="Where it came from; one word.")] = "cli",
+    config: output.Config = None,
     store: output.Store = None,
     as_json: output.Json = False,
 ) -> None:
@@ -63,10 +65,12 @@ def send(
     """
     from holdfast._runtime.embedded import Message
 
-    settings = output.settings()
+    settings = output.settings(config)
+    if output.is_terminal(sys.stderr):
+        output.quiet_waits()
     keys.canonical(key)
     settings.lane(lane)
-    settings.checked_policy(policy)
+    settings.checked_policy(policy, lane)
     text = _from_stdin(settings.message_bytes_max) if text == "-" else text
     message = Message(key, text, lane, source, policy, idempotency_key, model)
     sending = _Sending(message, output.where(store), settings, as_json=as_json)
@@ -155,11 +159,21 @@ class _Sending:
                     "session_id": receipt.session_id,
                     "position": receipt.position,
                     "waiting_for": waiting_for,
+                    "reason": self._reason(receipt, waiting_for),
                 }
             )
         else:
             output.say(receipt.turn_id)
         return 0
+
+    def _reason(self, receipt: Receipt, waiting_for: str | None) -> str:
+        """A runner that has died may stand in the rows: what was found out counts."""
+        if waiting_for == receipt.waiting_for:
+            return receipt.reason
+        from holdfast._core import words
+        from holdfast.types import Place
+
+        return words.reason(Place(receipt.position, waiting_for), agent=self._agent_id)
 
     async def _who_answers(self, hf: Holdfast, receipt: Receipt) -> str | None:
         from holdfast._assemble_reading import open_reading
@@ -208,7 +222,7 @@ class _Sending:
         self._sent.set()
         self._say_demo()
         if receipt.position:
-            self._say_waiting(receipt.position, receipt.waiting_for)
+            self._say_waiting(receipt.reason)
 
     def _say_demo(self) -> None:
         """Once it is sure that the message is taken, and that it is ours to answer."""
@@ -222,14 +236,17 @@ class _Sending:
 
     def waiting(self, place: Place) -> None:
         if place.position or place.waiting_for:
-            self._say_waiting(place.position, place.waiting_for)
+            from holdfast._runtime.receipts import place_reason
+
+            self._say_waiting(place_reason(place, self._agent_id, self._settings.lanes))
         else:
             self._clear()
 
-    def _say_waiting(self, position: int, waiting_for: str | None) -> None:
+    def _say_waiting(self, reason: str) -> None:
         if output.is_terminal(sys.stderr) and not self._shown:
-            why = f" (for: {waiting_for})" if waiting_for else ""
-            sys.stderr.write(f"\r\x1b[Kwaiting: {position} ahead{why}")
+            columns = shutil.get_terminal_size((80, 0)).columns
+            line = output.cut(f"waiting: {reason}", max(8, columns - 1))  # It must be one row.
+            sys.stderr.write(f"\r\x1b[K{line}")
             sys.stderr.flush()
             self._status = True
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from holdfast.ports import Agent
     from holdfast.types import Drained
 
-__all__ = ["serve"]
+__all__ = ["DEFAULTS", "serve"]
+
+#: Whoever serves looks after the store: a stopped process is not waited for without end.
+DEFAULTS: Final = {"recovery.frozen_holder": "kill"}
 
 
 def serve(
@@ -58,7 +61,7 @@ def serve(
         **agent_flags(agent or []),
     }
     given = {name: value for name, value in flags.items() if value is not None}
-    settings = output.settings(config, given)
+    settings = output.settings(config, given, defaults=DEFAULTS)
     _assemble.import_from_here()
     agents = _assemble.agents_from(settings)
     if "main" not in agents:
@@ -92,10 +95,13 @@ async def _serve(
 def _tell_started(serving: Serving, agents: dict[str, Agent], *, as_json: bool) -> None:
     if as_json:
         told = {"serving": serving.url, "state": serving.where, "agents": sorted(agents)}
-        output.emit({**told, "token_file": serving.token_file})
+        output.emit(
+            {**told, "token_file": serving.token_file, "reconciled": serving.reconciled}
+        )
         return
     output.say(f"serving {', '.join(sorted(agents))} on {serving.url}")
     output.say(f"  state  {serving.where}")
+    output.say(f"  start  {serving.reconciled}")
     if serving.token_is_new:
         output.say(f"  token  {serving.token}")
         output.say(f"         (said this once; kept in {serving.token_file})")

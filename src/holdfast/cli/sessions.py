@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from holdfast.cli import output, sessions_export, sessions_tend, sessions_verify
+from holdfast.cli import (
+    output,
+    sessions_export,
+    sessions_reset,
+    sessions_tend,
+    sessions_verify,
+)
 from holdfast.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -31,7 +37,7 @@ _STYLES: Final = {"user": "bold", "assistant": "green"}
 
 app = typer.Typer(
     help="""\
-Conversations: list, show, follow, verify, export; repair, import, delete.
+Conversations: list, show, follow, verify, export; reset, repair, import, delete.
 
 \b
 holdfast sessions list
@@ -88,6 +94,7 @@ def show(key: Key, store: output.Store = None, as_json: output.Json = False) -> 
         "transcript": reading.path(session),
         "generation": session.generation,
         "entries": len(tree.entries),
+        "older": [reading.path(each) for each in reading.older(session, facts["keys"])],
     }
     last = tree.path()[-LAST_ENTRIES:]
     if as_json:
@@ -133,6 +140,7 @@ def tail(
 
 app.command()(sessions_verify.verify)
 app.command()(sessions_export.export)
+app.command()(sessions_reset.reset)
 app.command()(sessions_tend.repair)
 app.command("import")(sessions_tend.bring)
 app.command()(sessions_tend.delete)

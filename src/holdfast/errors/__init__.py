@@ -19,6 +19,7 @@ HoldfastError                 never raised directly: code, fields, advice, hint
 │   ├── RejectedError             policy `reject` met a busy session; no row was made
 │   └── SessionBusyError          its turns run or wait; nothing was changed
 ├── ProviderError               a model provider failed; another attempt may succeed
+├── ToolError                   a tool call had failed in an earlier attempt; not run again
 ├── StoreError                  the state directory or its medium failed
 │   ├── UnavailableError          no answer in time; the same call may work later
 │   ├── DiskFullError · ReadOnlyError · SharedFilesystemError
@@ -26,7 +27,7 @@ HoldfastError                 never raised directly: code, fields, advice, hint
 │   └── BadTranscriptError        not a transcript we may append to
 ├── InputError                  the caller's to mend; nothing was accepted
 │   ├── BadRequestError · NotFoundError · BadKeyError · UnknownAgentError
-│   ├── UnknownLaneError · UnknownPolicyError · TooLargeError
+│   ├── UnknownChannelError · UnknownLaneError · UnknownPolicyError · TooLargeError
 │   ├── IdempotencyConflictError · BadSettingError
 │   └── ForkedError               a forked child used what only its parent holds
 ├── DeliveryError               a channel failed
@@ -67,12 +68,14 @@ from holdfast.errors.input import (
     NotFoundError,
     TooLargeError,
     UnknownAgentError,
+    UnknownChannelError,
     UnknownLaneError,
     UnknownPolicyError,
 )
 from holdfast.errors.outer import (
     DeliveryError,
     ProviderError,
+    ToolError,
     WireError,
 )
 from holdfast.errors.root import (
@@ -124,8 +127,10 @@ __all__ = [
     "StoreError",
     "TakeoverError",
     "TooLargeError",
+    "ToolError",
     "UnavailableError",
     "UnknownAgentError",
+    "UnknownChannelError",
     "UnknownLaneError",
     "UnknownPolicyError",
     "WireError",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 from holdfast.errors.root import Advice, HoldfastError
@@ -219,10 +219,14 @@ class DeadlockError(CoordinationError):
     advice: ClassVar[Advice] = Advice.STOP
     status: ClassVar[int] = 409
 
-    what: str
+    what: str = ""
     hint: str = "use the hold you already have"
+    cycle: list[str] = field(default_factory=list)  #: Turns; each waits for the next.
 
     def __str__(self) -> str:
+        if self.cycle:
+            around = " -> ".join([*self.cycle, self.cycle[0]])
+            return f"these turns would wait for each other for ever: {around}"
         return f"{self.what} is already held by this very task"
 
 
@@ -240,16 +244,17 @@ class DrainingError(CoordinationError):
 
 @dataclass(kw_only=True, eq=False)
 class RejectedError(CoordinationError):
-    """Policy `reject` met a busy session.  The message was not accepted."""
+    """What was asked for is refused as things stand.  Nothing was changed or accepted."""
 
     code: ClassVar[str] = "rejected"
     status: ClassVar[int] = 409
 
     session: str
+    detail: str = "it is busy and the policy is reject; not accepted"
     hint: str = "send again later, or use policy enqueue"
 
     def __str__(self) -> str:
-        return f"{self.session} is busy and the policy is reject; not accepted"
+        return f"{self.session}: {self.detail}"
 
 
 @dataclass(kw_only=True, eq=False)

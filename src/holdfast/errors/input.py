@@ -17,6 +17,7 @@ __all__ = [
     "NotFoundError",
     "TooLargeError",
     "UnknownAgentError",
+    "UnknownChannelError",
     "UnknownLaneError",
     "UnknownPolicyError",
 ]
@@ -83,6 +84,20 @@ class UnknownAgentError(InputError):
 
     def __str__(self) -> str:
         return f"unknown agent {self.agent!r} (known: {', '.join(self.known)})"
+
+
+@dataclass(kw_only=True, eq=False)
+class UnknownChannelError(InputError):
+    """No such channel, or one that delivers nothing."""
+
+    code: ClassVar[str] = "unknown_channel"
+
+    channel: str
+    known: list[str]
+    hint: str = "set channels.<name>.url and .secret, or use one that is known"
+
+    def __str__(self) -> str:
+        return f"unknown channel {self.channel!r} (known: {', '.join(self.known) or 'none'})"
 
 
 @dataclass(kw_only=True, eq=False)

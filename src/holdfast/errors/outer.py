@@ -1,4 +1,4 @@
-"""What failed is outside: a provider, a channel, a peer on the network."""
+"""What failed is outside: a provider, a tool, a channel, a peer on the network."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from holdfast.errors.root import Advice, HoldfastError
 __all__ = [
     "DeliveryError",
     "ProviderError",
+    "ToolError",
     "WireError",
 ]
 
@@ -38,15 +39,36 @@ class ProviderError(HoldfastError):
 
 
 @dataclass(kw_only=True, eq=False)
+class ToolError(HoldfastError):
+    """A tool call of this turn had failed in an earlier attempt.  It was not run again."""
+
+    code: ClassVar[str] = "tool"
+
+    tool: str
+    kind: str  #: The name of the type of what it raised then.
+    detail: str
+    hint: str = "a call that has failed is not made again by itself; send the message anew"
+
+    def __str__(self) -> str:
+        return f"tool {self.tool} failed before: {self.kind}: {self.detail}"
+
+
+@dataclass(kw_only=True, eq=False)
 class DeliveryError(HoldfastError):
     """A channel failed to take a reply that is already committed."""
 
     code: ClassVar[str] = "delivery"
+    advice: ClassVar[Advice] = Advice.RETRY_LATER
+    status: ClassVar[int] = 502
 
     detail: str
+    reason: str = "failed"  #: One word of `_core.delivery`: PERMANENT, TRANSIENT, AMBIGUOUS.
+    permanent: bool = False  #: No later attempt will succeed.
+    landed: bool | None = False  #: None: it may have arrived; nobody can tell.
+    retry_after_s: float | None = None  #: What the other side asked for.
 
     def __str__(self) -> str:
-        return self.detail
+        return f"not delivered: {self.reason}: {self.detail}"
 
 
 @dataclass(kw_only=True, eq=False)

@@ -26,6 +26,7 @@ from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast._core.turns import State
+from holdfast._runtime.receipts import place_reason
 from holdfast.errors import DrainingError, NotFoundError
 from holdfast.gateway import _console_pages as pages
 from holdfast.gateway import _console_view as views
@@ -33,12 +34,13 @@ from holdfast.gateway import sse
 from holdfast.types import TurnId
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable
+    from collections.abc import AsyncGenerator, Iterable, Mapping
     from types import TracebackType
     from typing import Self
 
+    from holdfast._core.settings import Lane
     from holdfast._runtime.runtime import Holdfast
-    from holdfast.types import Entry, SessionEvent, Turn, TurnEvent
+    from holdfast.types import Entry, Place, SessionEvent, Turn, TurnEvent
 
 __all__ = ["session_events", "shown", "turns_of"]
 
@@ -231,7 +233,7 @@ class _Telling:
                 "turn": turn,
                 "origin": views.origin_of(turn),
                 "ahead": states[turn.turn_id].place.position,
-                "why": _WAITS_FOR.get(states[turn.turn_id].place.waiting_for or "", ""),
+                "why": _why(turn, states[turn.turn_id].place, lanes),
             }
             for turn in first
             if turn.turn_id in states
@@ -240,6 +242,14 @@ class _Telling:
         return pages.fragment(
             "_waiting.html", waiting=waiting, more=more, dropped=self._dropped
         )
+
+
+def _why(turn: Turn, place: Place, lanes: Mapping[str, Lane]) -> str:
+    """What it waits for, if not for those that the page shows before it."""
+    if place.waiting_for in {None, "turn", "queue"}:
+        return ""
+    known = _WAITS_FOR.get(place.waiting_for or "")
+    return place_reason(place, turn.agent_id, lanes) if known is None else known
 
 
 class _Sources:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from holdfast._core.explaining import STATES
 from holdfast._core.turns import OUTCOMES, State
 
 __all__ = ["SCHEMAS", "WHY"]
@@ -13,6 +14,7 @@ Json = dict[str, Any]
 _TEXT: Final[Json] = {"type": "string"}
 _MAYBE_TEXT: Final[Json] = {"type": ["string", "null"]}
 _COUNT: Final[Json] = {"type": "integer", "minimum": 0}
+_YES_OR_NO: Final[Json] = {"type": "boolean"}
 _OUTCOME: Final[Json] = {"enum": [*OUTCOMES, None]}
 
 
@@ -74,6 +76,80 @@ _LOCK: Final = _object(
         "outlook": _TEXT,
     }
 )
+_HOLDER: Final = _object(
+    {
+        "turn_id": _TEXT,
+        "lane": _TEXT,
+        "source": _TEXT,
+        "attempts": _COUNT,
+        "since": _TEXT,
+        "age_ms": _COUNT,
+        "token": _COUNT,
+        "effective": _YES_OR_NO,
+        "recovering": _YES_OR_NO,
+        "abort_requested": _YES_OR_NO,
+        "abort_reason": _MAYBE_TEXT,
+        "waits_for": _MAYBE_TEXT,
+        "pid": _MAYBE_COUNT,
+        "host": _MAYBE_TEXT,
+        "life": {"enum": ["alive", "stopped", "dead", "gone", "unknown"]},
+        "progress": {"type": "object"},
+    }
+)
+_WAITING: Final = _object(
+    {
+        "turn_id": _TEXT,
+        "lane": _TEXT,
+        **_PLACE,
+        "reason": _TEXT,
+        "since": _TEXT,
+        "blocker": _MAYBE_TEXT,
+        "host": _MAYBE_TEXT,
+    }
+)
+_WHY: Final = _object(
+    {
+        "session": _TEXT,
+        "session_id": _TEXT,
+        "keys": _list(_TEXT),
+        "agent": _TEXT,
+        "state": {"enum": list(STATES)},
+        "holder": {"anyOf": [_HOLDER, {"type": "null"}]},
+        "waiting": _list(_WAITING),
+        "waiting_count": _COUNT,
+        "next": _TEXT,
+        "write_lock": {"anyOf": [_LOCK, {"type": "null"}]},
+        "runners": _list({"type": "object"}),
+        "owed": _COUNT,
+        "deliveries": _list({"type": "object"}),
+        "broken": _list(
+            _object({"condition": _TEXT, "detail": _TEXT, "do": _TEXT, "blocks": _YES_OR_NO})
+        ),
+    }
+)
+_LANE: Final = _object(
+    {
+        "lane": _TEXT,
+        "concurrency": _COUNT,
+        "priority": {"type": "integer"},
+        "running": _COUNT,
+        "waiting": _COUNT,
+        "oldest": _MAYBE_TEXT,
+        "oldest_ms": _COUNT,
+    }
+)
+_EVENT: Final = _object(
+    {
+        "id": _COUNT,
+        "at": _TEXT,
+        "kind": _TEXT,
+        "session_id": _MAYBE_TEXT,
+        "turn_id": _MAYBE_TEXT,
+        "owner_id": _MAYBE_TEXT,
+        "lane": _MAYBE_TEXT,
+        "data": {"type": "object"},
+    }
+)
 _CHAT_MESSAGE: Final = _object(
     {"role": _TEXT, "content": {"type": ["string", "array", "null"]}}, optional=("content",)
 )
@@ -85,13 +161,28 @@ SCHEMAS: Final[Json] = {
             "lane": _TEXT,
             "source": _TEXT,
             "policy": _MAYBE_TEXT,
+            "sender": _MAYBE_TEXT,
+            "target": _MAYBE_TEXT,
             "idempotency_key": _MAYBE_TEXT,
         },
-        optional=("lane", "source", "policy", "idempotency_key"),
+        optional=("lane", "source", "policy", "idempotency_key", "sender", "target"),
+        closed=True,
+    ),
+    "Incoming": _object(
+        {
+            "text": _TEXT,
+            "key": _MAYBE_TEXT,
+            "peer": _MAYBE_TEXT,
+            "chat": {"enum": ["direct", "group", "channel", "room"]},
+            "thread": _MAYBE_TEXT,
+            "sender": _MAYBE_TEXT,
+            "reply_to": _MAYBE_TEXT,
+        },
+        optional=("key", "peer", "chat", "thread", "sender", "reply_to"),
         closed=True,
     ),
     "Receipt": _object(
-        {**_IDS, "admission": _COUNT, **_PLACE, "fresh": {"type": "boolean"}},
+        {**_IDS, "admission": _COUNT, **_PLACE, "reason": _TEXT, "fresh": _YES_OR_NO},
     ),
     "Outcome": _object(
         {
@@ -102,7 +193,9 @@ SCHEMAS: Final[Json] = {
             "hint": _MAYBE_TEXT,
             "attempts": _COUNT,
             "waited_ms": _COUNT,
-        }
+            "merged_into": _TEXT,
+        },
+        optional=("merged_into",),
     ),
     "Turn": _object(
         {
@@ -120,10 +213,36 @@ SCHEMAS: Final[Json] = {
             "started_at": _MAYBE_TEXT,
             "ended_at": _MAYBE_TEXT,
             **_PLACE,
+            "waits": _TEXT,
         }
     ),
     "Session": _SESSION,
     "Sessions": _object({"sessions": _list(_SESSION), "next": _MAYBE_TEXT}),
+    "Why": _WHY,
+    "Reset": _object(
+        {
+            "session": _TEXT,
+            "old": _TEXT,
+            "new": _TEXT,
+            "moved": _list(_TEXT),
+            "stayed": _list(_TEXT),
+        }
+    ),
+    "Handover": _object(
+        {
+            "session": _TEXT,
+            "session_id": _TEXT,
+            "turn_id": _MAYBE_TEXT,
+            "answer": {"enum": ["let_go", "busy", None]},
+            "detail": _MAYBE_TEXT,
+            "holder": {"anyOf": [_HOLDER, {"type": "null"}]},
+            "broken": _list({"type": "object"}),
+            "next": _TEXT,
+        },
+        optional=("holder", "broken", "next"),
+    ),
+    "Lanes": _object({"lanes": _list(_LANE)}),
+    "Events": _object({"events": _list(_EVENT), "next": _COUNT}),
     "Locks": _object({"locks": _list(_LOCK)}),
     "Entries": _object({"entries": _list(_ENTRY), "next": _TEXT}),
     "CompletionRequest": _object(

@@ -45,7 +45,8 @@ HEADERS_MAX: Final = 100
 STALLED_S: Final = 60.0
 COOKIE: Final = "holdfast"
 _OPEN: Final = frozenset({"/", "/healthz", "/readyz", "/login"})
-_OPEN_BELOW: Final = "/static/"
+#: Below these everybody may ask; whoever posts to a hook must sign what he posts.
+_OPEN_BELOW: Final = ("/static/", "/v1/hooks/")
 _OPENAI: Final = frozenset({"/v1/chat/completions", "/v1/models"})  #: Its clients' errors.
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from holdfast._runtime.receipts import Outcome, Receipt
     from holdfast.gateway.app import Gateway
 
-__all__ = ["outcome_or_gone", "raise_if_provider_failed", "send"]
+__all__ = ["outcome_or_gone", "raise_if_provider_failed", "receipt_json", "send"]
 
 WAIT_MAX_S: Final = 3_600.0
 
@@ -33,6 +33,8 @@ class Message(msgspec.Struct, forbid_unknown_fields=True):
     source: str = "api"
     policy: str | None = None
     idempotency_key: str | None = None
+    sender: str | None = None
+    target: str | None = None
 
 
 async def send(request: Request) -> JSONResponse:
@@ -53,13 +55,15 @@ async def send(request: Request) -> JSONResponse:
         source=message.source,
         policy=message.policy,
         idempotency_key=message.idempotency_key,
+        sender=message.sender,
+        target=message.target,
     )
     if wait_s is not None:
         outcome = await outcome_or_gone(request, receipt, wait_s)
         if outcome is not None:
             raise_if_provider_failed(outcome)
             return JSONResponse(outcome.to_json())
-    return JSONResponse(_receipt_json(receipt), 202)
+    return JSONResponse(receipt_json(receipt), 202)
 
 
 async def outcome_or_gone(
@@ -111,12 +115,13 @@ def raise_if_provider_failed(outcome: Outcome) -> None:
         )
 
 
-def _receipt_json(receipt: Receipt) -> dict[str, Any]:
+def receipt_json(receipt: Receipt) -> dict[str, Any]:
     return {
         "turn_id": receipt.turn_id,
         "session_id": receipt.session_id,
         "admission": receipt.admission,
         "position": receipt.position,
         "waiting_for": receipt.waiting_for,
+        "reason": receipt.reason,
         "fresh": receipt.fresh,
     }

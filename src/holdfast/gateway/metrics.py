@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from holdfast._runtime.meter import Meter
+    from holdfast._runtime.pulse import LoopDelay
     from holdfast.gateway.app import Gateway
     from holdfast.types import Counts, HoldStatistics
 
@@ -32,7 +33,9 @@ async def show(request: Request) -> Response:
     hf = gateway.hf
     registry = CollectorRegistry(auto_describe=False)
     registry.register(
-        _Collected(hf.meter, hf.store.hold_statistics(), await hf.store.control.counts())
+        _Collected(
+            hf.meter, hf.store.hold_statistics(), await hf.store.control.counts(), hf.loop_delay
+        )
     )
     return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
@@ -40,8 +43,11 @@ async def show(request: Request) -> Response:
 class _Collected:
     """One moment, in Prometheus' terms."""
 
-    def __init__(self, meter: Meter, holds: HoldStatistics, counts: Counts) -> None:
+    def __init__(
+        self, meter: Meter, holds: HoldStatistics, counts: Counts, delay: LoopDelay
+    ) -> None:
         self._meter, self._holds, self._counts = meter, holds, counts
+        self._delay = delay
 
     def collect(self) -> Iterator[Metric]:
         yield from self._turns()
@@ -57,7 +63,8 @@ class _Collected:
         accepted = CounterMetricFamily(
             "holdfast_accepted", "Messages that this process accepted.", labels=["lane"]
         )
-        for lane, count in sorted(self._meter.accepted().items()):
+        meter = self._meter
+        for lane, count in sorted(meter.accepted().items()):
             accepted.add_metric([lane], count)
         yield accepted
         outcomes = CounterMetricFamily(
@@ -65,15 +72,18 @@ class _Collected:
             "Turns that this process gave their outcome.",
             labels=["lane", "outcome"],
         )
-        for labels, count in sorted(self._meter.outcomes().items()):
+        for labels, count in sorted(meter.outcomes().items()):
             outcomes.add_metric(labels, count)
         yield outcomes
-        buckets, count, seconds = self._meter.waits()
-        waits = HistogramMetricFamily(
-            "holdfast_wait_seconds", "From acceptance to the first start, at the turn's end."
-        )
-        waits.add_metric([], [*((str(b), n) for b, n in buckets), ("+Inf", count)], seconds)
-        yield waits
+        for name, help_, by_lane in (
+            ("wait", "From acceptance to the first start, at the turn's end.", meter.waits()),
+            ("turn", "From the first start to the outcome.", meter.runs()),
+        ):
+            found = HistogramMetricFamily(f"holdfast_{name}_seconds", help_, labels=["lane"])
+            for lane, (buckets, count, seconds) in sorted(by_lane.items()):
+                bounds = [*((str(b), n) for b, n in buckets), ("+Inf", count)]
+                found.add_metric([lane], bounds, seconds)
+            yield found
 
     def _locks(self) -> Iterator[Metric]:
         from prometheus_client.core import (  # noqa: PLC0415
@@ -105,6 +115,14 @@ class _Collected:
     def _store(self) -> Iterator[Metric]:
         from prometheus_client.core import GaugeMetricFamily  # noqa: PLC0415
 
+        delay = GaugeMetricFamily(
+            "holdfast_loop_delay_seconds",
+            "How long this process's event loop made a callback wait, in the last minute.",
+            labels=["of"],
+        )
+        delay.add_metric(["max"], self._delay.max_s)
+        delay.add_metric(["p99"], self._delay.p99_s)
+        yield delay
         for name, told, value in (
             ("turns_waiting", "Turns that wait, in the whole store.", self._counts.waiting),
             ("turns_running", "Turns that run, in the whole store.", self._counts.running),

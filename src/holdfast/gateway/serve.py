@@ -16,7 +16,7 @@ import os
 import resource
 import signal
 import socket
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,11 +29,11 @@ from holdfast.gateway.guard import is_loopback
 from holdfast.gateway.protocol import HEAD_BYTES_MAX, bounded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from holdfast._core.settings import Settings
     from holdfast._runtime.runtime import Holdfast
-    from holdfast.ports import Agent
+    from holdfast.ports import Agent, Channel
     from holdfast.types import Drained
 
 __all__ = ["TOKEN_FILE", "Serving", "make_room", "serve"]
@@ -56,6 +56,7 @@ class Serving:
     token: str
     token_is_new: bool
     token_file: str | None  #: None: the token was given.
+    reconciled: str  #: What the start has found, in one line.
 
 
 async def serve(
@@ -83,7 +84,9 @@ async def serve(
     _check_exposed(settings)
     make_room(settings.connections_max)
     with _bound(settings.gateway_host, settings.gateway_port) as listening:
-        async with _assemble.opened(where, settings, agents) as hf:
+        async with _channels(settings) as channels, _assemble.opened(
+            where, settings, agents, channels
+        ) as hf:
             token, is_new, token_file = settings.gateway_token, False, None
             if token is None:
                 token, is_new = hf.store.secret(TOKEN_FILE)
@@ -94,13 +97,36 @@ async def serve(
             serving = asyncio.create_task(server.serve(sockets=[listening]))
             try:
                 url = _url(settings.gateway_host, listening)
-                started(Serving(url, hf.store.where, token, is_new, token_file))
-                await _until(stop, serving)
+                started(
+                    Serving(
+                        url, hf.store.where, token, is_new, token_file, str(hf.reconciled)
+                    )
+                )
+                outgrown = asyncio.create_task(_leave_outgrown(hf, stop))
+                try:
+                    await _until(stop, serving)
+                finally:
+                    outgrown.cancel()
                 return await _drain(hf, settings.drain_ms / 1000, stop)
             finally:
                 await hf.dismiss()
                 server.should_exit = True
                 await serving
+
+
+@asynccontextmanager
+async def _channels(settings: Settings) -> AsyncIterator[list[Channel]]:
+    channels = _assemble.channels_from(settings)
+    try:
+        yield channels
+    finally:
+        await _assemble.close_channels(channels)
+
+
+async def _leave_outgrown(hf: Holdfast, stop: asyncio.Queue[str]) -> None:
+    """As if by a signal: whoever starts us again may have a newer Holdfast by then."""
+    await hf.outgrown.wait()
+    stop.put_nowait("the store belongs to a newer Holdfast")
 
 
 async def _until(stop: asyncio.Queue[str], serving: asyncio.Task[Any]) -> None:

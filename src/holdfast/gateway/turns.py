@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import JSONResponse
 
 from holdfast._runtime.following import log_id
+from holdfast._runtime.receipts import place_reason
 from holdfast.errors import NotFoundError
 from holdfast.gateway import sse
 from holdfast.gateway.paths import decoded
@@ -57,7 +58,8 @@ async def _told(
 
 async def _answer(gateway: Gateway, turn: Turn) -> JSONResponse:
     place = await gateway.hf.store.control.place(turn.turn_id, gateway.settings.lanes)
-    return JSONResponse(turn_json(turn, place))
+    waits = place_reason(place, turn.agent_id, gateway.settings.lanes)
+    return JSONResponse({**turn_json(turn, place), "waits": waits})
 
 
 def turn_json(turn: Turn, place: Place) -> dict[str, Any]:

@@ -21,16 +21,16 @@ from typing import TYPE_CHECKING, Any, Final
 from holdfast.agents.pydantic_ai import PydanticAgent
 from holdfast.lab.crew import Crew
 from holdfast.lab.figures import ms, quantile, quiet, scratch, summary_ms
+from holdfast.lab.unhooked import Unhooked
 from holdfast.testing import ModelServer
 from holdfast.testing.model_server import Step
 from holdfast.types import Prompt, Text
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from holdfast.lab.child import Child
     from holdfast.lab.figures import Report
-    from holdfast.types import ToolCall
 
 __all__ = ["bench_serve"]
 
@@ -129,16 +129,11 @@ async def _bare(
     """Nanoseconds to the first text and to the end."""
     prompt = Prompt("", "", "", "main", "user", "api", text, history, 1)
     first_ns, start_ns = 0, perf_counter_ns()
-    async with aclosing(agent.respond(prompt, _no_hook)) as events:
+    async with aclosing(agent.respond(prompt, Unhooked())) as events:
         async for event in events:
             if isinstance(event, Text) and not first_ns:
                 first_ns = perf_counter_ns() - start_ns
     return first_ns, perf_counter_ns() - start_ns
-
-
-async def _no_hook(call: ToolCall, run: Callable[[], Awaitable[Any]]) -> Any:
-    del call
-    return await run()
 
 
 def _message(

@@ -31,18 +31,19 @@ from holdfast._core.settings import LANES
 from holdfast.agents.pydantic_ai import PydanticAgent
 from holdfast.lab.crew import Crew
 from holdfast.lab.figures import quiet, scratch, summary_ms
+from holdfast.lab.unhooked import Unhooked
 from holdfast.testing.model_server import ModelServer
 from holdfast.testing.scripted import ScriptedModel
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, Mapping
 
     from pydantic_ai.models import Model
 
     from holdfast.lab.child import Child
     from holdfast.lab.figures import Report
     from holdfast.ports import Agent, ToolHook
-    from holdfast.types import AgentEvent, Prompt, ToolCall
+    from holdfast.types import AgentEvent, Prompt
 
 __all__ = ["bench_turn", "run_own_turns", "serve_model"]
 
@@ -143,14 +144,9 @@ class _Remembering:
 
     async def ask_again(self) -> None:
         assert self._prompt is not None
-        async with aclosing(self._agent.respond(self._prompt, _no_hook)) as events:
+        async with aclosing(self._agent.respond(self._prompt, Unhooked())) as events:
             async for _ in events:
                 pass
-
-
-async def _no_hook(call: ToolCall, run: Callable[[], Awaitable[Any]]) -> Any:
-    del call
-    return await run()
 
 
 # --------------------------------------------------------------------------------- handoff

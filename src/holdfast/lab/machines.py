@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from holdfast._core import attempt, fence, staleness, turns, window
+from holdfast._core import attempt, delivery, fence, staleness, turns, window
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -42,6 +42,10 @@ def document() -> str:
         _diagram("NEW", _machine(attempt.TABLE), (s.name for s in attempt.FINAL)),
         _section("A turn", "_core/turns.py", turns.__doc__),
         _diagram("accepted", _turns(), ["done"]),
+        _section("A delivery", "_core/delivery.py", delivery.__doc__),
+        _diagram(
+            "pending", _deliveries(), [s.value for s in delivery.State if not delivery.TABLE[s]]
+        ),
         _section("The fence", "_core/fence.py", fence.__doc__),
         _fence(),
         _section("Staleness of a claim", "_core/staleness.py", staleness.__doc__),
@@ -80,6 +84,12 @@ def _turns() -> Iterator[tuple[str, str, str]]:
             said = f" ({', '.join(cell.outcomes)})" if cell.outcomes else ""
             count = f" {cell.attempts:+d} attempt" if cell.attempts else ""
             yield state.value, cell.to.value, f"{event.value}{count}{said}"
+
+
+def _deliveries() -> Iterator[tuple[str, str, str]]:
+    for state, row in delivery.TABLE.items():
+        for event, landing in row.items():
+            yield state.value, landing.value, event.value
 
 
 def _fence() -> str:

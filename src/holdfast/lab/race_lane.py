@@ -20,14 +20,15 @@ from holdfast._stamps import now_iso, now_ms, uuid7
 from holdfast.agents.pydantic_ai import PydanticAgent
 from holdfast.backends.files.lock.write_lock import WriteLock
 from holdfast.backends.files.transcript.transcripts import read_tree
+from holdfast.lab.unhooked import Unhooked
 from holdfast.types import Final as FinalEvent
 from holdfast.types import Prompt
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Mapping
 
     from holdfast.lab.child import Child
-    from holdfast.types import Entry, ToolCall
+    from holdfast.types import Entry
 
 __all__ = ["MODEL", "fenced", "question", "through_turns", "unguarded"]
 
@@ -130,16 +131,11 @@ def _user(text: str) -> dict[str, Any]:
 
 
 async def _answer(agent: PydanticAgent, prompt: Prompt) -> Mapping[str, Any]:
-    async with aclosing(agent.respond(prompt, _no_tools)) as events:
+    async with aclosing(agent.respond(prompt, Unhooked())) as events:
         async for event in events:
             if isinstance(event, FinalEvent):
                 return event.message
     raise RuntimeError(f"no answer to {prompt.text!r} (pid {os.getpid()})")
-
-
-async def _no_tools(call: ToolCall, run: Callable[[], Awaitable[Any]]) -> Any:
-    del run
-    raise AssertionError(f"the race has no tools, and {call.name} was called")
 
 
 def _prompt(text: str, history: tuple[Mapping[str, Any], ...]) -> Prompt:

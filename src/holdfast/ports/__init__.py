@@ -1,5 +1,5 @@
 """
-What the runtime asks of an agent and of a store.  Protocols only; nothing here runs.
+What the runtime asks of an agent, a store and a channel.  Protocols only; nothing here runs.
 
 Every method of a store that changes something is one transaction: it happened (returned),
 it did not (raised), or nobody can tell (`UnavailableError` with ``landed=None``).
@@ -8,6 +8,7 @@ it did not (raised), or nobody can tell (`UnavailableError` with ``landed=None``
 from __future__ import annotations
 
 from holdfast.ports.agents import Agent, ToolHook
+from holdfast.ports.channels import Channel
 from holdfast.ports.control import ControlStore
 from holdfast.ports.stores import Guarantees, Store
 from holdfast.ports.transcripts import (
@@ -20,6 +21,7 @@ from holdfast.ports.transcripts import (
 
 __all__ = [
     "Agent",
+    "Channel",
     "ControlStore",
     "Guarantees",
     "HeldTranscript",

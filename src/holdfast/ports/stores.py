@@ -6,11 +6,17 @@ from enum import Flag, auto
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from holdfast._core.frozen import Verdict
     from holdfast.ports.control import ControlStore
     from holdfast.ports.transcripts import LiveOutput, Transcripts
     from holdfast.types import (
+        Around,
+        FrozenHolder,
         HoldStatistics,
         Owner,
+        Session,
     )
 
 __all__ = [
@@ -79,12 +85,36 @@ class Store(Protocol):
         """
         ...
 
-    def frozen_holder(self) -> str | None:
+    def around(self, session: Session, owners: Collection[Owner]) -> Around:
         """
-        Who is stopped while it holds the store against every writer, as one line for the log.
+        What stands around a session beyond its rows; *owners*: whose life is asked for.
 
-        None: nobody; or there can be no such thing here; or nobody can tell.  One look, a few
-        microseconds; any thread.
+        Takes nothing, changes nothing.  Blocks for up to 0.1 s: call it in a thread.
+        """
+        ...
+
+    def frozen(self, owners: Collection[Owner]) -> list[FrozenHolder]:
+        """
+        Who is stopped while it holds the store against every writer, and who of *owners* is
+        while it holds a write lock.
+
+        Empty: nobody; or there can be no such thing here; or nobody can tell.  One look, some
+        microseconds an owner; any thread.
+        """
+        ...
+
+    def end_frozen(
+        self, holder: FrozenHolder, owners: Collection[Owner], stopped_ms: int
+    ) -> Verdict:
+        """
+        Do about *holder* what `_core.frozen` says, with all facts read anew.
+
+        Args:
+            owners: those registered, as read just now.
+            stopped_ms: for how long it has been seen so.
+
+        Returns:
+            What it said.  KILL: it was.
         """
         ...
 

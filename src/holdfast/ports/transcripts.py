@@ -16,10 +16,13 @@ if TYPE_CHECKING:
         EntriesPage,
         Entry,
         FencingToken,
+        LineEnd,
         LiveEvent,
         Mark,
         Session,
+        SessionId,
         TurnId,
+        Vouched,
     )
 
 __all__ = [
@@ -105,6 +108,10 @@ class HeldTranscript(Protocol):
         """
         ...
 
+    def ends(self) -> list[LineEnd]:
+        """Every whole line, in order.  Reads all of it: for one that is damaged.  A thread."""
+        ...
+
     def release(self) -> None: ...
 
 
@@ -133,6 +140,10 @@ class Transcripts(Protocol):
         ...
 
     def path(self, session: Session) -> str: ...
+    def is_at(self, session: Session, path: str) -> bool:
+        """Whether *path*, by whatever name, is this session's transcript."""
+        ...
+
     def salvage(
         self, turn_id: TurnId, token: FencingToken, entries: Sequence[Entry]
     ) -> str | None:
@@ -164,6 +175,10 @@ class Transcripts(Protocol):
             BadRequestError: not a cursor.
             StoreError: it cannot be read.
         """
+        ...
+
+    def shorter(self, vouched: Sequence[Vouched]) -> list[SessionId]:
+        """Those whose transcript is shorter than its rows say, or gone.  One look each."""
         ...
 
     def end(self, session: Session) -> int:

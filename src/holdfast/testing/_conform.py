@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast._core.settings import LANES
@@ -18,16 +19,21 @@ if TYPE_CHECKING:
 
     Make = Callable[[], Store]
     Rewrite = Callable[[Store, Session, Callable[[list[bytes]], list[bytes]]], None]
+    Step = Callable[[int], None]
 
 __all__ = [
     "CLAUSES",
+    "CLOCKS",
     "COMMIT",
     "KEY",
     "REWRITES",
     "WITHIN_S",
+    "abort_of",
     "admit",
     "asked_for",
+    "booked",
     "clause",
+    "clock_clause",
     "entry",
     "hold",
     "leased_now",
@@ -47,6 +53,7 @@ WITHIN_S: Final = 20.0  #: What should happen at once is waited for this long.
 
 CLAUSES: list[Callable[[Make], Awaitable[None]]] = []
 REWRITES: list[Callable[[Make, Rewrite], Awaitable[None]]] = []
+CLOCKS: list[Callable[[Make, Step], Awaitable[None]]] = []
 
 
 def clause(function: Any) -> Any:
@@ -58,6 +65,12 @@ def clause(function: Any) -> Any:
 def rewrite_clause(function: Any) -> Any:
     """Put *function* into the suite of stores whose transcripts others can rewrite."""
     REWRITES.append(function)
+    return function
+
+
+def clock_clause(function: Any) -> Any:
+    """Put *function* into the suite of stores whose clock can be moved on by hand."""
+    CLOCKS.append(function)
     return function
 
 
@@ -102,6 +115,21 @@ async def leased_now(store: Store) -> Leased:
     found = await pick(store)
     assert found is not None, "a waiting turn was not picked"
     return found
+
+
+async def abort_of(store: Store, leased: Leased) -> str | None:
+    turn = await store.control.turn(leased.turn.turn_id)
+    assert turn.abort_requested is (turn.abort_reason is not None)
+    assert (turn.abort_at_ms is not None) is turn.abort_requested
+    told = (await store.control.aborts(store.owner.owner_id)).get(turn.turn_id)
+    assert told == turn.abort_reason, "its owner is told what the row says"
+    return turn.abort_reason
+
+
+async def booked(store: Store, leased: Leased, *merged: Turn) -> Turn:
+    """Commit what was leased, with those of *merged*."""
+    what = replace(COMMIT, merged=tuple(turn.turn_id for turn in merged))
+    return await store.control.commit(leased.turn.turn_id, leased.token, what)
 
 
 async def refused(kind: type[HoldfastError], call: Awaitable[Any]) -> Any:

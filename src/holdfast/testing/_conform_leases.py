@@ -136,7 +136,9 @@ async def a_waiting_turn_can_be_cancelled_and_a_running_one_is_asked_for(
         assert (await store.control.cancel(waiting.turn_id)).outcome == "cancelled"
         asked = await store.control.cancel(running.turn_id)
         assert (asked.state, asked.abort_requested) == ("running", True)
-        assert await store.control.aborts(store.owner.owner_id) == [running.turn_id]
+        assert await store.control.aborts(store.owner.owner_id) == {
+            running.turn_id: "cancelled"
+        }
 
 
 @clause
@@ -281,5 +283,5 @@ async def a_turn_that_has_begun_once_is_only_asked_to_end(make: Callable[[], Sto
         asked = await store.control.cancel(turn.turn_id)
         assert (asked.state, asked.outcome, asked.abort_requested) == ("accepted", None, True)
         leased = await leased_now(store)
-        assert await store.control.aborts(store.owner.owner_id) == [turn.turn_id]
+        assert await store.control.aborts(store.owner.owner_id) == {turn.turn_id: "cancelled"}
         assert leased.turn.abort_requested

@@ -25,8 +25,8 @@ MANY = 1_050  #: More than a page of any store that we know.
 async def a_place_says_what_is_waited_for(make: Callable[[], Store]) -> None:
     lanes = {"user": Lane(1, 100)}
     async with opened(make, 2) as [a, b]:
+        urgent = await admit(a, "urgent")
         turns = [await admit(a, str(n)) for n in range(3)]
-        urgent = await admit(a, "urgent", priority=200)
         elsewhere = await admit(a, session_key="agent:main:b")
 
         async def places() -> list[tuple[int, str | None]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from holdfast.backends.files import fs
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from holdfast.testing._sim_process import Process
     from holdfast.testing._sim_world import World
 
-__all__ = ["Loop", "run_loop"]
+__all__ = ["Loop", "run_loop", "runner_of"]
 
 _TELLS: Final = "_log_destroy_pending"  #: Whether a task that is dropped says so.
 
@@ -81,10 +81,47 @@ class Loop(asyncio.BaseEventLoop):
 
 def run_loop(world: World, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run *main* to its end, in the process that runs now."""
+    _made(world).run_until_complete(main())
+
+
+def _made(world: World) -> Loop:
     process = world.process
     loop = Loop(world, process)
     process.leftovers.append(lambda: _forget(loop))
-    loop.run_until_complete(main())
+    return loop
+
+
+class _Runner:
+    """What `asyncio.Runner` is to a thread, without signals."""
+
+    def __init__(self, world: World) -> None:
+        self._loop = _made(world)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def get_loop(self) -> Loop:
+        return self._loop
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self._loop.run_until_complete(work)
+
+    def close(self) -> None:
+        """Cancel what is left, and wait for it, as the real one does."""
+        left = [task for task in self._loop.all if not task.done()]
+        for task in left:
+            task.cancel()
+        if left:
+            self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        self._loop.close()
+
+
+def runner_of(world: World) -> Callable[..., _Runner]:
+    """Stands in for `asyncio.Runner`."""
+    return lambda **_: _Runner(world)
 
 
 def _forget(loop: Loop) -> None:

@@ -138,7 +138,7 @@ class Oracle:
 
     def wrote(self, process: Process, inode: Inode, data: bytes) -> None:
         if self.turns is not None and data:
-            self.turns.wrote(process, data)
+            self.turns.wrote(process, inode, data)
         if inode.number not in self.transcripts or not data or process.number == 0:
             return
         if process in self.inside:
@@ -156,6 +156,8 @@ class Oracle:
             self.world.fail(f"{process.name} wrote beside the stranger {self.inside[0].name}")
 
     def cut(self, process: Process, inode: Inode) -> None:
+        if self.turns is not None:
+            self.turns.cut(inode)
         if inode.number in self.transcripts and not any(
             one.process is process and not one.over() for one in self.held
         ):

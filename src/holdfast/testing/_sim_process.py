@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sys
 import threading
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
@@ -81,14 +82,29 @@ class Killed(BaseException):
 class Thread:
     """One thread of a simulated process: a greenlet, and why it does not run."""
 
-    __slots__ = ("body", "fault", "greenlet", "number", "priority", "process", "state")
+    __slots__ = (
+        "body", "doom", "fault", "greenlet", "hooks", "loop", "number", "priority",
+        "process", "state",
+    )  # fmt: skip
 
     def __init__(self, process: Process, number: int, body: Callable[[], None]) -> None:
         self.process, self.number, self.body = process, number, body
         self.state = "ready"  #: ready, asleep, blocked, done
         self.priority = 0
         self.fault: tuple[OSError, bool] | None = None  #: (what, after it took effect)
+        self.doom: str | None = None  #: What befalls it before its next step.
         self.greenlet: Any = None
+        self.loop: asyncio.AbstractEventLoop | None = None  #: The one that it runs.
+        self.hooks: Any = sys.get_asyncgen_hooks()
+
+    def enter(self) -> None:
+        """What Python keeps for each thread, put in place: there is one real thread."""
+        asyncio._set_running_loop(self.loop)  # noqa: SLF001
+        sys.set_asyncgen_hooks(*self.hooks)
+
+    def exit(self) -> None:
+        self.loop, self.hooks = asyncio._get_running_loop(), sys.get_asyncgen_hooks()  # noqa: SLF001
+        asyncio._set_running_loop(None)  # noqa: SLF001
 
 
 class Process:
@@ -247,8 +263,7 @@ class Threading:
         daemon: bool = True,
         args: tuple[Any, ...] = (),
     ) -> Any:
-        assert name is not None
-        return _Starting(self._world, lambda: target(*args), daemon=daemon)
+        return _Starting(self._world, lambda: target(*args), name, daemon=daemon)
 
     def get_ident(self) -> int:
         thread = self._world.thread
@@ -268,8 +283,10 @@ class Threading:
 class _Starting:
     """What `Threading.Thread` gives: a thread that runs in the process that made it."""
 
-    def __init__(self, world: World, body: Callable[[], None], *, daemon: bool) -> None:
-        self._world, self._body, self.daemon = world, body, daemon
+    def __init__(
+        self, world: World, body: Callable[[], None], name: str, *, daemon: bool
+    ) -> None:
+        self._world, self._body, self.name, self.daemon = world, body, name, daemon
         self._thread: Thread | None = None
 
     def start(self) -> None:
@@ -282,4 +299,5 @@ class _Starting:
         return self._thread is not None and self._thread.state != "done"
 
     def join(self, timeout: float | None = None) -> None:
-        raise NotImplementedError("joining is not simulated")
+        if self.is_alive():
+            self._world.block(self._thread, -1 if timeout is None else timeout)

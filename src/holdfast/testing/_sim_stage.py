@@ -6,12 +6,13 @@ The stage of a simulated world: its time, its processes, what becomes of them, i
 
 from __future__ import annotations
 
+import errno
 import heapq
 from itertools import count
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
-from holdfast.testing._sim_disk import Disk
+from holdfast.testing._sim_disk import Disk, refusal
 from holdfast.testing._sim_process import Killed
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Stage:
         self.thread: Thread | None = None
         self.broken: str | None = None
         self.short: int | None = None  #: How much of the next write fits.
+        self.full_until_ns = 0  #: Until then nothing fits.
         self.trace: list[str] | None = [] if traced else None
         self.events: list[tuple[int, int, Callable[[], None]]] = []
         self._reaping: list[Thread] = []
@@ -109,8 +111,15 @@ class Stage:
 
     def fitting(self, asked: int) -> int:
         """How much of a write fits: all of it, unless the storm said otherwise."""
+        if self.now_ns < self.full_until_ns:
+            raise refusal(errno.ENOSPC)
         short, self.short = self.short, None
         return asked if short is None else min(short, asked)
+
+    def fill_disk(self, seconds: float) -> None:
+        """The disk is full for so long."""
+        self.note(f"the disk is full for {seconds} s")
+        self.full_until_ns = self.now_ns + round(seconds * 1e9)
 
     def wall_ns(self) -> int:
         return EPOCH_NS + self.now_ns + self.process.wall_step_ns

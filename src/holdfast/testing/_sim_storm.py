@@ -8,6 +8,7 @@ call.  A storm has an end: what it does after the last step of its plan is nothi
 from __future__ import annotations
 
 import errno
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from holdfast.testing._sim_disk import refusal
@@ -42,6 +43,7 @@ _BEFORE: Final[dict[str, tuple[int, ...]]] = {
     "fsync": (errno.EIO,),
     "flock": (errno.ENOLCK, errno.EIO),
     "fcntl": (errno.ENOLCK, errno.EIO),
+    "control": (errno.EIO, errno.ENOSPC),  # A transaction of the control store.
 }
 #: Call → what may come back although it took effect.
 _AFTER: Final[dict[str, tuple[int, ...]]] = {
@@ -51,9 +53,20 @@ _AFTER: Final[dict[str, tuple[int, ...]]] = {
     "rename": (errno.EIO,),
     "write": (errno.EIO,),
     "fdatasync": (errno.EIO,),
+    "control": (errno.EIO,),
 }
 FROZEN_S: Final = (0.003, 0.06, 0.5, 25.0)
 HORIZON: Final = 1_200  #: Steps within which a storm strikes.
+FULL_S: Final = (0.05, 0.5, 3.0)  #: How long the disk is full.
+
+
+@dataclass(slots=True)
+class Aim:
+    """At the *left*-th step of this name: *kind* strikes, before the step or right after."""
+
+    left: int
+    kind: str
+    after: bool
 
 
 class Storm:
@@ -64,6 +77,9 @@ class Storm:
         kinds: what may happen; see `KINDS`, and what *special* names.
         special: other things, by name; each is done to the world from outside.
         died: called with every process that was killed, perhaps to start another.
+        horizon: steps within which it strikes.
+        frozen_s: for how long processes are stopped.
+        aims: names of steps, at which it strikes besides, now and then.
     """
 
     def __init__(
@@ -73,11 +89,19 @@ class Storm:
         *,
         special: dict[str, Callable[[World], None]] | None = None,
         died: Callable[[World, Process], None] | None = None,
+        horizon: int = HORIZON,
+        frozen_s: tuple[float, ...] = FROZEN_S,
+        aims: tuple[str, ...] = (),
     ) -> None:
         self._lots, self._special, self._died = lots, special or {}, died
+        self._frozen_s = frozen_s
         many = lots.choice((0, 1, 1, 2, 2, 3, 5))
-        drawn = sorted(lots.sample(range(1, HORIZON), many))
+        drawn = sorted(lots.sample(range(1, horizon), many))
         self._plan = [(step, lots.choice(kinds)) for step in drawn] if kinds else []
+        self.aims: dict[str, Aim] = {}
+        for _ in range(lots.choice((0, 1, 1, 2)) if aims and many else 0):
+            kind = lots.choice(("crash", "crash", "freeze"))
+            self.aims[lots.choice(aims)] = Aim(lots.randint(1, 5), kind, lots.random() < 0.5)
         self._tears: Thread | None = None
         self.struck: dict[str, int] = {}
 
@@ -100,13 +124,34 @@ class Storm:
             self._befall(world, kind, thread)
         return self.first()
 
+    def aimed(self, world: World, thread: Thread, name: str) -> None:
+        """A step of a name that was aimed at."""
+        aim = self.aims[name]
+        aim.left -= 1
+        if aim.left > 0:
+            return
+        del self.aims[name]
+        if aim.after:
+            thread.doom = aim.kind
+        else:
+            self._befall(world, aim.kind, thread)
+
+    def doomed(self, world: World, thread: Thread) -> None:
+        """The step that was aimed at is done; this is the next one of its thread."""
+        kind, thread.doom = thread.doom, None
+        assert kind is not None
+        self._befall(world, kind, thread)
+
     def _befall(self, world: World, kind: str, thread: Thread) -> None:
         process = thread.process
         if kind == "crash":
             self._kill(world, process)
         elif kind == "freeze":
             self._count("freeze")
-            world.freeze(process, self._lots.choice(FROZEN_S))
+            world.freeze(process, self._lots.choice(self._frozen_s))
+        elif kind == "full":
+            self._count("full")
+            world.fill_disk(self._lots.choice(FULL_S))
         elif kind == "short":
             self._count("short")
             world.short = self._lots.randrange(0, 40)
@@ -131,6 +176,7 @@ class Storm:
 
     def fault(self, thread: Thread, name: str) -> OSError | None:
         """The error of this call: raised now, or returned to be raised afterwards."""
+        name = name.partition(".")[0]
         before, after = _BEFORE.get(name, ()), _AFTER.get(name, ())
         if not before and not after:
             return None

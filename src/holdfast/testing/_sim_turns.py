@@ -18,12 +18,10 @@ from typing import TYPE_CHECKING, Any, Final
 from holdfast._core.settings import Settings
 from holdfast._runtime.recovery import Recovery
 from holdfast._runtime.run import Run
-from holdfast.backends.files.lock import tally
-from holdfast.backends.files.transcript.transcripts import FilesTranscripts
-from holdfast.backends.memory.store import MemoryStore
 from holdfast.backends.memory.world import World as Control
 from holdfast.errors import HoldfastError
 from holdfast.testing._sim_loop import run_loop
+from holdfast.testing._sim_store import SimStore
 from holdfast.types import Admission, Text, TurnId
 from holdfast.types import Final as Reply
 
@@ -32,32 +30,16 @@ if TYPE_CHECKING:
     from random import Random
 
     from holdfast.ports import ToolHook
+    from holdfast.testing._sim_disk import Inode
     from holdfast.testing._sim_process import Process
     from holdfast.testing._sim_world import World
-    from holdfast.types import AgentEvent, HoldStatistics, Prompt, Turn
+    from holdfast.types import AgentEvent, Prompt, Turn
 
-__all__ = ["SimStore", "Turns"]
+__all__ = ["Turns"]
 
 KEY: Final = "agent:main:main"
-STATE: Final = "/s"
 SILENT_S: Final = 0.4  #: Whose lease has not moved for so long is called silent.
 GIVE_UP_S: Final = 60.0
-
-
-class SimStore(MemoryStore):
-    """The `Store` port: control in memory, transcripts by the files code."""
-
-    def __init__(self, control: Control, settings: Settings, state: str = STATE) -> None:
-        super().__init__(control, settings)
-        self.transcripts = FilesTranscripts(  # type: ignore[assignment]
-            state,
-            durability=settings.durability,
-            max_hold_ms=settings.write_lock_max_hold_ms,
-        )
-
-    def hold_statistics(self) -> HoldStatistics:
-        """The write locks of this process."""
-        return tally.statistics()
 
 
 class _Steps:
@@ -75,7 +57,7 @@ class _Steps:
         call = getattr(self._inner, name)
 
         def stepped(*args: Any, **named: Any) -> Any:
-            self._step(f"control.{name}", ())
+            self._step(f"rows.{name}", ())
             if name == "newest_token":
                 self._checked()
             return call(*args, **named)
@@ -209,7 +191,7 @@ class Turns:
             if lease.owner_id == owner_id:
                 self._effective = max(self._effective, lease.token)
 
-    def wrote(self, process: Process, data: bytes) -> None:
+    def wrote(self, process: Process, _: Inode, data: bytes) -> None:
         """An append by token n comes before the load of token n + 1, or is refused."""
         if not any(entry.get("type") == "message" for entry in _entries(data)):
             return
@@ -218,6 +200,12 @@ class Turns:
             self._world.fail(
                 f"{process.name} appended under token {token}, after {self._effective} loaded"
             )
+
+    def loaded(self) -> None:
+        """The point `effect.loaded` was reached."""
+
+    def cut(self, inode: Inode) -> None:
+        """A write that was torn is taken back."""
 
     def final(self) -> None:
         """After the last runner: one reply a turn, and every turn replied."""

@@ -30,11 +30,11 @@ from holdfast.testing._sim_process import (
 from holdfast.testing._sim_stage import Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from types import ModuleType
 
     from holdfast.testing._sim_schedule import Policy
-    from holdfast.testing._sim_storm import Storm
+    from holdfast.testing._sim_storm import Aim, Storm
 
 __all__ = ["World"]
 
@@ -62,6 +62,7 @@ class World(Stage):
         self.policy = policy
         self.call_ns, self.steps_max = CALL_NS, STEPS_MAX
         self.strike_at = -1 if storm is None else storm.first()
+        self.aims: Mapping[str, Aim] = {} if storm is None else storm.aims
         self.kernel = Kernel(self)
         self.oracle = Oracle(self)
         self.threading: Threading = Threading(self)
@@ -116,6 +117,7 @@ class World(Stage):
                     f"uncaught in {thread.process.name}:\n{traceback.format_exc()}"
                 )
         thread.state = "done"
+        self.unblock(thread)  # Who joins it.
         process = thread.process
         if not process.dead and all(
             one.state == "done" or one.number in self.daemons for one in process.threads
@@ -185,7 +187,9 @@ class World(Stage):
         if thread.greenlet is None:  # Its parent, where it comes out, is the hub.
             thread.greenlet = self._greenlet.greenlet(lambda: self._body(thread), self._hub)
         self._inside = True
+        thread.enter()
         thread.greenlet.switch()
+        thread.exit()
         self._inside, self.thread = False, None
 
     def _reap(self, thread: Thread) -> None:
@@ -196,8 +200,10 @@ class World(Stage):
         self.process = thread.process
         self.process.enter()
         self.thread = thread
+        thread.enter()
         if thread.greenlet:
             thread.greenlet.throw(Killed)
+        thread.exit()
         thread.state = "done"
         if all(one.state == "done" for one in thread.process.threads):
             for left in thread.process.leftovers:
@@ -235,8 +241,8 @@ class World(Stage):
             self.fail(f"more than {self.steps_max} steps: somebody runs in a circle")
         if self.events and self.events[0][0] <= self.now_ns:
             self.fire()
-        if self.steps == self.strike_at and self.storm is not None:
-            self.strike_at = self.storm.strike(self)
+        if self.storm is not None:
+            self._storms(self.storm, thread, name)
         chosen = self.policy.at_point(self.ready, thread, name, args)
         if chosen is not None or thread.process.frozen or thread.process.dead:
             self.wanted = chosen
@@ -246,6 +252,14 @@ class World(Stage):
         if thread.fault is None or self.storm is None:
             return None
         return self.storm.fault(thread, name)
+
+    def _storms(self, storm: Storm, thread: Thread, name: str) -> None:
+        if self.steps == self.strike_at:
+            self.strike_at = storm.strike(self)
+        if thread.doom is not None:
+            storm.doomed(self, thread)
+        elif name in self.aims and self.strike_at >= 0:  # It is not over.
+            storm.aimed(self, thread, name)
 
     def after_write(self) -> None:
         if self.storm is not None and self.thread is not None:

@@ -9,10 +9,10 @@ from holdfast.agents import _transcript
 from holdfast.types import Final, Made, Silent, Text, ToolCall
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 
     from holdfast.ports import ToolHook
-    from holdfast.types import AgentEvent, Prompt, Replay
+    from holdfast.types import AgentEvent, Prompt, Replay, Steered
 
 __all__ = ["Act", "Call", "Fail", "Quiet", "Say", "ScriptedModel"]
 
@@ -46,7 +46,8 @@ class Call:
     """
     Call a tool through the hook, then go on with the next act.
 
-    Skipped if `prompt.made` holds a result for its `call_id`: it has happened.
+    Skipped if `prompt.made` holds a result for its `call_id`: it has happened.  Not said again
+    if `prompt.made` holds the call alone: the hook knows what became of it.
     """
 
     name: str
@@ -80,6 +81,7 @@ class ScriptedModel:
         gate: Callable[[Prompt, int], Awaitable[None]] | None = None,
     ) -> None:
         self.prompts: list[Prompt] = []  #: As they came in.
+        self.steered: list[Steered] = []  #: What the hook gave out, behind each tool call.
         self.abandoned = 0  #: How many answers were closed or cancelled before their end.
         self._turns = list(turns)
         self._keyed: list[tuple[str, list[Act]]] = []
@@ -93,14 +95,18 @@ class ScriptedModel:
         """Play the acts for *prompt*; what a `Fail` holds is raised as it is."""
         self.prompts.append(prompt)
         done = {m.get("toolCallId") for m in prompt.made if m.get("role") == "toolResult"}
+        said = {call_id for m in prompt.made for call_id in _called(m)}
         over = False
         try:
             for act in self._acts(prompt):
                 if isinstance(act, Call):
-                    if act.call_id not in done:
+                    if act.call_id in done:
+                        continue
+                    if act.call_id not in said:
                         yield Made(message=_asking(act))
-                        result = await hook(_tool_call(act), act.run)
-                        yield Made(message=_result(act, result))
+                    result = await hook(_tool_call(act), act.run)
+                    yield Made(message=_result(act, result))
+                    self.steered += await hook.steered()
                     continue
                 for position, token in enumerate(act.tokens):
                     if self._gate is not None:
@@ -137,6 +143,14 @@ def _tool_call(act: Call) -> ToolCall:
         replay=act.replay,
         timeout_s=act.timeout_s,
     )
+
+
+def _called(message: Mapping[str, Any]) -> Iterator[str]:
+    """The ids of the calls in a message of the transcript."""
+    content = message.get("content")
+    for block in content if isinstance(content, list) else ():
+        if block.get("type") == "toolCall":
+            yield block["id"]
 
 
 def _asking(act: Call) -> dict[str, Any]:

@@ -28,17 +28,10 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast._core.settings import Settings
 from holdfast.backends.memory.world import World as Control
-from holdfast.testing._sim_scenarios import (
-    SMALL,
-    STORMS,
-    Explored,
-    Outcome,
-    explore_small,
-    run_small,
-    run_storm,
-)
+from holdfast.testing._sim_scenarios import STORMS, Outcome, run_storm
 from holdfast.testing._sim_schedule import Choices, Uniform
-from holdfast.testing._sim_turns import STATE, SimStore
+from holdfast.testing._sim_small import SMALL, Explored, explore_small, run_small
+from holdfast.testing._sim_store import STATE, SimStore
 from holdfast.testing._sim_world import World
 
 if TYPE_CHECKING:
@@ -58,6 +51,7 @@ __all__ = [
 ]
 
 SCENARIOS: Final = tuple(STORMS)  #: By their names; a seed of any is a run.
+PARTS: Final = tuple(name for name in SCENARIOS if name != "whole")
 SMALL_SCENARIOS: Final = tuple(SMALL)  #: Small enough for every schedule.
 CHUNK: Final = 50
 EVERY_S: Final = 30.0  #: How often a long run says how far it is.
@@ -107,8 +101,9 @@ def stores() -> Iterator[Callable[[], SimStore]]:
 
 
 def scenario_of(seed: int) -> str:
-    """Seeds go round the scenarios."""
-    return SCENARIOS[seed % len(SCENARIOS)]
+    """Every second seed is whole turns; the others go round the rest."""
+    half, odd = divmod(seed, 2)
+    return "whole" if odd else PARTS[half % len(PARTS)]
 
 
 def command(outcome: Outcome) -> str:

@@ -4,7 +4,16 @@ Frozen values that cross module borders.  No behaviour beyond what a value can s
 
 from __future__ import annotations
 
-from holdfast.types.asking import AgentEvent, Final, Made, Prompt, Silent, Text, ToolCall
+from holdfast.types.asking import (
+    AgentEvent,
+    Final,
+    Made,
+    Prompt,
+    Silent,
+    Steered,
+    Text,
+    ToolCall,
+)
 from holdfast.types.coordinating import (
     Admission,
     Admitted,
@@ -13,12 +22,26 @@ from holdfast.types.coordinating import (
     Look,
     Owner,
     Place,
+    Reset,
     Session,
     Standing,
+    Trimmed,
     Turn,
+    Vouched,
 )
+from holdfast.types.delivering import Parcel
+from holdfast.types.freezing import FrozenHolder
+from holdfast.types.making import Delivery, Handover, MadeEntry, ToolRecord
 from holdfast.types.names import Entry, FencingToken, OwnerId, Replay, SessionId, TurnId
-from holdfast.types.transcripts import Advance, Appended, Change, EntriesPage, Mark
+from holdfast.types.telling import Around, EventRow, Holder, LaneState, Owed, Waiting, Why
+from holdfast.types.transcripts import (
+    Advance,
+    Appended,
+    Change,
+    EntriesPage,
+    LineEnd,
+    Mark,
+)
 from holdfast.types.watching import (
     Counts,
     Drained,
@@ -37,36 +60,54 @@ __all__ = [
     "Advance",
     "AgentEvent",
     "Appended",
+    "Around",
     "Change",
     "Commit",
     "Counts",
+    "Delivery",
     "Drained",
     "EntriesPage",
     "Entry",
+    "EventRow",
     "FencingToken",
     "Final",
+    "FrozenHolder",
+    "Handover",
     "HoldStatistics",
+    "Holder",
+    "LaneState",
     "Leased",
+    "LineEnd",
     "LiveEvent",
     "LogId",
     "Look",
     "Made",
+    "MadeEntry",
     "Mark",
+    "Owed",
     "Owner",
     "OwnerId",
+    "Parcel",
     "Place",
     "Prompt",
     "Pulse",
     "Replay",
+    "Reset",
     "Session",
     "SessionEvent",
     "SessionId",
     "Silent",
     "Standing",
+    "Steered",
     "Text",
     "ToolCall",
+    "ToolRecord",
+    "Trimmed",
     "Turn",
     "TurnEvent",
     "TurnId",
     "TurnState",
+    "Vouched",
+    "Waiting",
+    "Why",
 ]

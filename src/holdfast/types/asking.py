@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from holdfast.types.names import Replay
 
-__all__ = ["AgentEvent", "Final", "Made", "Prompt", "Silent", "Text", "ToolCall"]
+__all__ = ["AgentEvent", "Final", "Made", "Prompt", "Silent", "Steered", "Text", "ToolCall"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +34,21 @@ class Prompt:
     history: tuple[Mapping[str, Any], ...]
     attempt: int  #: 1 for the first.
     model: str | None = None  #: Asked for by this turn; None = the agent's own.
-    #: Tool calls and results that earlier attempts of this very turn have already made.
-    #: Go on after them; their effects have happened.
+    #: What earlier attempts of this very turn have made, oldest first: assistant messages with
+    #: tool calls, their results, and messages of role "user" that were steered in.  Go on after
+    #: them.  If the last assistant message has no results behind it, make its calls, all of
+    #: them and without saying so again, through the hook, which replays those that have run.
     made: tuple[Mapping[str, Any], ...] = ()
     instructions: str | None = None  #: For this turn only, beside the agent's own.
+
+
+@dataclass(frozen=True, slots=True)
+class Steered:
+    """A message that was sent into the running turn.  It stands in the transcript already."""
+
+    turn_id: str  #: Its own.
+    text: str
+    sender: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

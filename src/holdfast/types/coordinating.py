@@ -18,9 +18,12 @@ __all__ = [
     "Look",
     "Owner",
     "Place",
+    "Reset",
     "Session",
     "Standing",
+    "Trimmed",
     "Turn",
+    "Vouched",
 ]
 
 
@@ -68,6 +71,13 @@ class Admission:
     #: Earlier messages, as JSON `[{"role": "user"|"assistant", "content": str}, …]`; they
     #: begin the transcript if it has no message yet, and are ignored otherwise.
     seed: bytes | None = None
+    sender: str | None = None  #: Who speaks, as its channel names them.
+    target: str | None = None  #: `channel:address` that the reply is owed to.
+    part_chars: int | None = None  #: The longest part that the target takes.
+    parent: TurnId | None = None  #: The turn that asks for this one.
+    awaited: bool = False  #: The parent will wait for its end.
+    quiet_ms: int = 0  #: `collect`: how long its session must be quiet before it runs.
+    collect_max: int = 0  #: `collect`: so many messages at most become one turn.
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +119,18 @@ class Turn:
     #: A finished reply whose place in the transcript is gone; kept for `turns show`.
     salvaged: bytes | None
     usage: Mapping[str, Any] | None  #: The reply's, as its message has it.
+    sender: str | None = None
+    target: str | None = None
+    part_chars: int | None = None
+    parent: TurnId | None = None
+    waits_for: TurnId | None = None  #: The child whose end it waits for; it has no slot then.
+    slot_wanted: bool = False  #: It takes the next free slot of its lane, before new turns.
+    abort_reason: str | None = None  #: _core/turns.py, ABORTS
+    abort_at_ms: int | None = None  #: By the store's clock.
+    hosted: bool = False  #: It had a host at some time: its question may stand already.
+    asked_entry: str | None = None  #: Its question, taken into its host's run.
+    merged_into: TurnId | None = None
+    accepted_ms: int = 0  #: By the store's clock.
 
     @property
     def ended(self) -> bool:
@@ -134,6 +156,8 @@ class Leased:
     seed: bytes | None = None
     #: Why an earlier run of this turn came to nothing; None: this is the first.
     again: str | None = None
+    #: Turns provisionally merged into this one, in the order of admission.
+    merges: tuple[Turn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +171,8 @@ class Commit:
     generation: int
     synced: bool  #: Whether the batch was synced, and with it everything before it.
     usage: bytes | None = None
+    #: Turns whose question is an ancestor of the final entry: they end `merged`.
+    merged: tuple[TurnId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +180,12 @@ class Place:
     """Where a turn stands, and what it waits for."""
 
     position: int  #: Turns of its session ahead of it, the running one included.
-    waiting_for: str | None  #: turn | queue | slot | no_runner | write_lock; None: nothing.
+    #: turn | queue | slot | no_runner | write_lock | quiet | merge | …; None: nothing.
+    waiting_for: str | None
+    blocker: TurnId | None = None  #: The turn that it waits for, if it is one.
+    lane: str | None = None  #: Of the blocker; for `slot`, the lane that is full.
+    since: str | None = None  #: When the blocker began to run; None: it waits itself.
+    left_ms: int = 0  #: Until `not_before` is over.
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +197,25 @@ class Standing:
     token: FencingToken
     owner_id: OwnerId
     recovering: bool
+    abort_age_ms: int | None = None  #: Since somebody asked for its end, by the store's clock.
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """A key that was moved to a new session."""
+
+    old: Session
+    new: Session
+    moved: tuple[TurnId, ...]  #: Waiting turns that went with it, in admission order.
+    stayed: tuple[TurnId, ...]  #: Turns that had started: they end where they began.
+
+
+@dataclass(frozen=True, slots=True)
+class Trimmed:
+    """A slice of what was over."""
+
+    removed: int
+    after: str | None  #: Where the next slice goes on; None: there is no more.
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,3 +227,13 @@ class Look:
     orphans: tuple[tuple[TurnId, OwnerId], ...]  #: Bound turns, waiting, and their homes.
     #: Heads of idle sessions that another live process is expected to start.
     foreign_heads: tuple[TurnId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Vouched:
+    """What the rows say of a transcript: how far a commit has vouched for it."""
+
+    session_id: SessionId
+    transcript: str
+    generation: int
+    end_offset: int

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from holdfast.types.names import Entry
 
-__all__ = ["Advance", "Appended", "Change", "EntriesPage", "Mark"]
+__all__ = ["Advance", "Appended", "Change", "EntriesPage", "LineEnd", "Mark"]
 
 #: What happened to a transcript since a mark: nothing, only growth, or anything else.
 Advance = Literal["same", "appended", "rewritten"]
@@ -63,3 +63,12 @@ class EntriesPage:
 
     entries: tuple[tuple[str, Entry], ...]
     next: str  #: Go on from here, even if the page is empty.
+
+
+@dataclass(frozen=True, slots=True)
+class LineEnd:
+    """One whole line of a transcript: where it ends, and what it is."""
+
+    end: int  #: The offset behind its newline.
+    kind: str | None  #: Its `type`; None: it does not parse.
+    entry_id: str | None

@@ -13,6 +13,8 @@ files while it reads, so how the database is opened depends on what stands besid
 
 The last two are only believed if neither file was touched meanwhile.  So everything that
 only reads works on a read-only medium too, whatever its last writer left there.
+
+A store of an earlier version is read as it is: see `control/older.py`.
 """
 
 from __future__ import annotations
@@ -25,25 +27,44 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from holdfast._core.tree import Tree
 from holdfast.backends.files import fs, identity
-from holdfast.backends.files.control import queries, schema
+from holdfast.backends.files.control import (
+    deliveries,
+    making,
+    moving,
+    older,
+    queries,
+    schema,
+    telling,
+)
 from holdfast.backends.files.control.faults import translated
 from holdfast.backends.files.control.lineage import refuse_inherited
 from holdfast.backends.files.control.rows import TURN, fetch_turn, to_turn
 from holdfast.backends.files.control.store import DATABASE
 from holdfast.backends.files.live import FilesLive
+from holdfast.backends.files.look.around import around
 from holdfast.backends.files.transcript.transcripts import FilesTranscripts, read_tree
 from holdfast.errors import (
     BadRequestError,
     NotFoundError,
     UnavailableError,
 )
-from holdfast.types import Owner, OwnerId
+from holdfast.types import Owner, OwnerId, TurnId
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from holdfast._core.settings import Lane
-    from holdfast.types import Place, Session, SessionId, Turn, TurnId
+    from holdfast.types import (
+        Around,
+        Delivery,
+        EventRow,
+        Place,
+        Session,
+        SessionId,
+        ToolRecord,
+        Turn,
+        Why,
+    )
 
 __all__ = ["FilesReading", "is_dead"]
 
@@ -131,7 +152,10 @@ class FilesReading:
         try:
             if how in _READ_THE_LOG_ALONE:
                 db.execute("PRAGMA locking_mode = EXCLUSIVE").fetchone()
+            db.execute("PRAGMA temp_store = MEMORY")
             db.execute("BEGIN")
+            if 0 < schema.schema_version(db) < schema.VERSION:
+                older.shadow(db)
             return run(db)
         finally:
             db.close()
@@ -152,6 +176,10 @@ class FilesReading:
     def facts(self, session: Session) -> dict[str, Any]:
         """Keys, aliases and counts of one session."""
         return self.ask(lambda db: queries.session_facts(db, session.session_id))
+
+    def older(self, session: Session, keys: Collection[str]) -> list[Session]:
+        """Sessions that one of *keys* named before it was reset, the oldest first."""
+        return self.ask(lambda db: moving.older(db, session, keys))
 
     def path(self, session: Session) -> str:
         return self._transcripts.path(session)
@@ -210,11 +238,45 @@ class FilesReading:
 
         return self.ask(run)
 
+    def merged_into(self, turn: Turn) -> list[TurnId]:
+        """Turns that *turn*'s reply answers too, or will if it replies."""
+        rows = self.ask(
+            lambda db: db.execute(
+                "SELECT turn_id FROM turns WHERE session_id = ?1 AND (merged_into = ?2"
+                " OR host = ?2) ORDER BY admission",
+                (turn.session_id, turn.turn_id),
+            ).fetchall()
+        )
+        return [TurnId(row[0]) for row in rows]
+
+    def tool_calls(self, turn_id: TurnId) -> list[ToolRecord]:
+        return self.ask(lambda db: making.tool_calls(db, turn_id))
+
+    def deliveries(self, turn_id: TurnId) -> list[Delivery]:
+        return self.ask(
+            lambda db: deliveries.deliveries(db, turn_id=turn_id, state=None, after=0)
+        )
+
     def live_log(self, turn_id: TurnId) -> str | None:
         """Where the turn's newest live log is, if it has one."""
         live = FilesLive(self.where)
         token = live.newest({turn_id}).get(turn_id)
         return None if token is None else live.path(turn_id, token)
+
+    # ---------------------------------------------------------- what stands, what happened
+
+    def why(
+        self, session: Session, lanes: Mapping[str, Lane], *, stale_ms: int
+    ) -> tuple[Why, Around]:
+        """Who holds a session, who waits for it; and what stands around it."""
+        why = self.ask(lambda db: telling.why(db, session.session_id, lanes))
+        return why, around(self.where, session, why.owners, stale_ms=stale_ms)
+
+    def events(self, after: int = 0) -> Iterator[EventRow]:
+        """Every event behind number *after*, oldest first."""
+        while page := self.ask(lambda db, after=after: telling.events(db, after)):  # type: ignore[misc]
+            yield from page
+            after = page[-1].event_id
 
     # ------------------------------------------------------------------- who is there
 

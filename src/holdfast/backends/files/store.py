@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast._stamps import uuid7
@@ -13,7 +14,8 @@ from holdfast.backends.files.control.store import GATE, FilesControl
 from holdfast.backends.files.live import FilesLive
 from holdfast.backends.files.lock import tally
 from holdfast.backends.files.lock.gate import Gate
-from holdfast.backends.files.look import frozen
+from holdfast.backends.files.look.around import around
+from holdfast.backends.files.look.killing import Executioner
 from holdfast.backends.files.look.locks import locks_in
 from holdfast.backends.files.medium import medium_of
 from holdfast.backends.files.transcript.transcripts import FilesTranscripts
@@ -22,8 +24,11 @@ from holdfast.ports import Guarantees
 from holdfast.types import Owner, OwnerId
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from holdfast._core.frozen import Verdict
     from holdfast._core.settings import Settings
-    from holdfast.types import HoldStatistics
+    from holdfast.types import Around, FrozenHolder, HoldStatistics, Session
 
 __all__ = ["FilesStore", "this_process"]
 
@@ -59,7 +64,8 @@ class FilesStore:
         )
         self.live = FilesLive(self.where)
         self._stale_ms = settings.write_lock_stale_ms
-        self._gate = Gate(os.path.join(self.where, GATE))
+        gate = Gate(os.path.join(self.where, GATE))
+        self._executioner = Executioner(self.where, gate, settings)
 
     @property
     def guarantees(self) -> Guarantees:
@@ -81,11 +87,19 @@ class FilesStore:
     def locks(self) -> list[dict[str, Any]]:
         return [seen.to_json() for seen in locks_in(self.where, stale_ms=self._stale_ms)]
 
-    def frozen_holder(self) -> str | None:
-        holder = frozen.inside(self._gate)
-        if holder is None or not frozen.is_frozen(holder.pid, holder.start):
-            return None
-        return frozen.in_words(frozen.transaction_of(self.where), holder)
+    def around(self, session: Session, owners: Collection[Owner]) -> Around:
+        found = around(self.where, session, owners, stale_ms=self._stale_ms)
+        if not self._shared:  # A clone of this machine may have its name, and any pid.
+            return found
+        return replace(found, lives=dict.fromkeys(found.lives, "unknown"))
+
+    def frozen(self, owners: Collection[Owner]) -> list[FrozenHolder]:
+        return self._executioner.seen(owners)
+
+    def end_frozen(
+        self, holder: FrozenHolder, owners: Collection[Owner], stopped_ms: int
+    ) -> Verdict:
+        return self._executioner.end(holder, owners, stopped_ms)
 
     async def close(self) -> None:
         await self.control.close()

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from holdfast._core import keys
 from holdfast._core.turns import Event, State, step
-from holdfast.backends.memory.rows import change, fetch_turn, move
+from holdfast.backends.memory import policies
+from holdfast.backends.memory.rows import enqueued, fetch_turn
+from holdfast.backends.memory.waits import refuse_cycle
 from holdfast.backends.memory.world import Beside, Room
 from holdfast.errors import (
     BadKeyError,
@@ -23,10 +25,11 @@ from holdfast.types import Admitted, Session, SessionId, Turn
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from holdfast.backends.memory.policies import Stand
     from holdfast.backends.memory.world import World
-    from holdfast.types import Admission, TurnId
+    from holdfast.types import Admission
 
-__all__ = ["admit", "cancel", "make_alias"]
+__all__ = ["admit", "make_alias", "make_room"]
 
 
 def make_alias(world: World, alias: str, key: str) -> str:
@@ -60,30 +63,21 @@ def admit(world: World, asked: Admission, known_agents: Collection[str]) -> Admi
     session_id = world.keys.get(key)
     room = None if session_id is None else world.rooms[session_id]
     _check_room(world, room, key, asked)
+    now_ms = world.clock_ms()
+    stand = policies.stand_of(world, room, asked, now_ms)
+    _check_wait(world, session_id, asked, stand)
     if room is None:
-        room = _new_room(world, key, asked.agent_id)
-    turn = _new_turn(world, room, key, asked)
+        room = make_room(world, key, asked.agent_id)
+    policies.press(world, room, asked)
+    policies.wait_longer(world, stand)
+    turn = _new_turn(world, room, key, asked, stand, now_ms)
     if asked.idempotency_key is not None:
         receipt = (asked.request_hash, turn.turn_id)
         world.receipts[key, asked.idempotency_key] = receipt
-    world.event("accepted", turn.session_id, turn.turn_id, asked.home, lane=asked.lane)
+    world.event(
+        "accepted", turn.session_id, turn.turn_id, asked.home, lane=asked.lane, host=stand.host
+    )
     return Admitted(turn, fresh=True)
-
-
-def cancel(world: World, turn_id: TurnId) -> Turn:
-    """
-    Ask for the end of a turn.
-
-    A turn that never started ends here.  Any other keeps its state with `abort_requested`
-    set: its question may stand in the transcript, so an entry has to end it first.
-    """
-    turn = fetch_turn(world, turn_id)
-    if turn.state == State.ACCEPTED.value and turn.started_at is None:
-        return move(world, turn, Event.END, outcome="cancelled", reason="cancelled")
-    if turn.state in {State.ACCEPTED.value, State.RUNNING.value} and not turn.abort_requested:
-        world.event("abort_requested", turn.session_id, turn_id, None)
-        return change(world, turn_id, abort_requested=True)
-    return turn
 
 
 def _earlier(world: World, key: str, asked: Admission) -> Turn | None:
@@ -115,7 +109,17 @@ def _check_room(world: World, room: Room | None, key: str, asked: Admission) -> 
     step(State.ACCEPTED, Event.LEASE)  # What is let in here can leave by the table.
 
 
-def _new_room(world: World, key: str, agent_id: str) -> Room:
+def _check_wait(
+    world: World, session_id: SessionId | None, asked: Admission, stand: Stand
+) -> None:
+    """Raises DeadlockError if the parent that awaits this turn keeps it from running."""
+    if asked.awaited and asked.parent is not None and session_id is not None:
+        lease = world.leases.get(session_id)
+        ahead = stand.host or (None if lease is None else lease.turn_id)
+        refuse_cycle(world, asked.parent, asked.turn_id, ahead)
+
+
+def make_room(world: World, key: str, agent_id: str) -> Room:
     session_id = SessionId(world.new_id())
     room = Room(
         Session(
@@ -133,7 +137,9 @@ def _new_room(world: World, key: str, agent_id: str) -> Room:
     return room
 
 
-def _new_turn(world: World, room: Room, key: str, asked: Admission) -> Turn:
+def _new_turn(
+    world: World, room: Room, key: str, asked: Admission, stand: Stand, now_ms: int
+) -> Turn:
     assert asked.turn_id not in world.turns, "a turn's id is its own"
     turn = Turn(
         turn_id=asked.turn_id, admission=world.next_admission(),
@@ -142,12 +148,15 @@ def _new_turn(world: World, room: Room, key: str, asked: Admission) -> Turn:
         state=State.ACCEPTED.value, outcome=None, reason=None, hint=None, text=asked.text,
         reply=None, model=asked.model, attempts=0, reruns=0,
         idempotency_key=asked.idempotency_key, home=asked.home, bound=asked.bound,
-        not_before_ms=0, host=None, token=None, owner_id=None, abort_requested=False,
+        not_before_ms=0 if stand.host else stand.not_before_ms, host=stand.host,
+        token=None, owner_id=None, abort_requested=False,
         accepted_at=world.now_iso(), started_at=None, ended_at=None, final_entry=None,
-        finished=None, salvaged=None, usage=None,
+        finished=None, salvaged=None, usage=None, sender=asked.sender, target=asked.target,
+        part_chars=asked.part_chars, parent=asked.parent, hosted=stand.host is not None,
+        accepted_ms=now_ms,
     )  # fmt: skip
     world.turns[turn.turn_id] = turn
     world.beside[turn.turn_id] = Beside(asked.instructions, asked.seed)
     room.turns.append(turn.turn_id)
-    room.waiting.add(turn.turn_id)
+    enqueued(world, turn)
     return turn

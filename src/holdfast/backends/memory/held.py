@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from holdfast.backends.memory.lines import View
     from holdfast.backends.memory.transcripts import MemoryTranscripts
     from holdfast.backends.memory.world import Room
-    from holdfast.types import Session
+    from holdfast.types import LineEnd, Session
 
 __all__ = ["HeldTranscript"]
 
@@ -106,6 +106,10 @@ class HeldTranscript:
             end = self._room.lines.append(data)
         points.reach("append.written")
         return Appended(data, end, self._session.generation, synced=True)
+
+    def ends(self) -> list[LineEnd]:
+        """Every line, in order."""
+        return list(jsonl.ends(self._view().joined()))
 
     def release(self) -> None:
         """Give the write lock back.  Idempotent; never raises."""

@@ -8,12 +8,13 @@ it holds a slot, nor for a slot while it holds a session.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from holdfast._core.turns import Event, State
-from holdfast.backends.memory.rows import change, fetch_turn, guard, move, queued
+from holdfast._core.turns import ABORTS, Event, State
+from holdfast.backends.memory.order import heads, is_full
+from holdfast.backends.memory.owing import owe_reply
+from holdfast.backends.memory.rows import change, fetch_turn, guard, hosted, move
 from holdfast.backends.memory.world import Lease
 from holdfast.errors import LeaseLostError
 from holdfast.types import FencingToken, Leased
@@ -30,30 +31,14 @@ __all__ = [
     "count_attempt",
     "end",
     "end_waiting",
-    "heads",
     "keep",
     "make_effective",
     "pick",
     "put_back",
     "salvage",
+    "take",
     "take_over",
 ]
-
-
-def heads(world: World, session_id: SessionId | None = None) -> list[Turn]:
-    """
-    The head of each idle session, best first: its waiting turn of highest priority, then
-    lowest admission number.
-
-    A head that nobody may run now still is the head: turns behind it wait for it, not
-    around it.
-    """
-    rooms = world.rooms.values() if session_id is None else [world.rooms[session_id]]
-    found = []
-    for room in rooms:
-        if room.waiting and room.session.session_id not in world.leases:
-            found += [turn for turn in queued(world, room) if turn.host is None][:1]
-    return sorted(found, key=lambda turn: (-turn.priority, turn.admission))
 
 
 def pick(
@@ -79,15 +64,13 @@ def pick(
     if me is None or me.draining:
         return None
     live = {each for each, row in world.owners.items() if not row.draining}
-    used = Counter(world.slots.values())
+    now_ms = world.clock_ms()
     for turn in heads(world, session_id):
         home_starts_it = turn.home != owner_id and turn.home in live
         mine = turn.turn_id == only if only or turn.bound else turn.agent_id in agents
         if not mine or (home_starts_it and turn.turn_id not in overdue):
             continue
-        lane = lanes.get(turn.lane)
-        full = lane is not None and used[turn.lane] >= lane.concurrency
-        if full or turn.not_before_ms > world.now_ms():
+        if is_full(world, turn.lane, lanes) or turn.not_before_ms > now_ms:
             continue
         return _lease(world, turn, owner_id)
     return None
@@ -95,9 +78,13 @@ def pick(
 
 def _lease(world: World, turn: Turn, owner_id: OwnerId) -> Leased:
     room, beside = world.rooms[turn.session_id], world.beside[turn.turn_id]
-    move(world, turn, Event.LEASE)
+    now_ms = world.clock_ms()
+    move(world, turn, Event.LEASE, owner_id=owner_id)
     token = _next_token(world, turn.session_id)
-    world.leases[turn.session_id] = Lease(turn.session_id, turn.turn_id, token, owner_id)
+    world.leases[turn.session_id] = Lease(
+        turn.session_id, turn.turn_id, token, owner_id,
+        taken_at=world.now_iso(), taken_ms=now_ms,
+    )  # fmt: skip
     world.slots[turn.turn_id] = turn.lane
     leased = change(
         world,
@@ -112,6 +99,7 @@ def _lease(world: World, turn: Turn, owner_id: OwnerId) -> Leased:
     return Leased(
         leased, room.session, token, turn.finished, beside.instructions, beside.seed,
         again=(turn.reason or "again") if turn.started_at is not None else None,
+        merges=tuple(hosted(world, turn.turn_id)),
     )  # fmt: skip
 
 
@@ -136,7 +124,8 @@ def count_attempt(world: World, turn_id: TurnId, token: FencingToken) -> int:
 
 def commit(world: World, turn_id: TurnId, token: FencingToken, what: Commit) -> Turn:
     """
-    The final entry stands in the transcript: book it.  No delivery is owed, so it settles.
+    The final entry stands in the transcript: book it.  It settles, unless deliveries are owed.
+    Merged turns whose question it answers end with it; the others stand at their places.
 
     Raises:
         LeaseLostError: the token moved on; the successor finds the entry and books it.
@@ -144,13 +133,21 @@ def commit(world: World, turn_id: TurnId, token: FencingToken, what: Commit) -> 
     turn = guard(world, turn_id, token)
     usage = None if what.usage is None else json.loads(what.usage)
     room = world.rooms[turn.session_id]
+    for guest in hosted(world, turn_id):
+        if guest.turn_id in what.merged:
+            world.event("merged", guest.session_id, guest.turn_id, None, host=turn_id)
+            move(world, guest, Event.END, outcome="merged")
+            change(world, guest.turn_id, merged_into=turn_id)
     turn = move(world, turn, Event.COMMIT, outcome="replied")
-    turn = move(world, turn, Event.SETTLE, outcome="replied")
+    if not owe_reply(world, turn, what.reply):
+        turn = move(world, turn, Event.SETTLE, outcome="replied")
     if what.synced:  # Syncing this batch synced every earlier one: their copies may go.
         for each in room.unsynced:
             world.beside[each].entries = None
         room.unsynced.clear()
-    world.beside[turn_id].entries = what.entries
+    beside = world.beside[turn_id]
+    beside.entries, beside.end_offset = what.entries, what.end_offset
+    beside.generation = what.generation
     room.unsynced.add(turn_id)
     room.session = replace(room.session, end_offset=what.end_offset)
     return change(world, turn_id, reply=what.reply, final_entry=what.final_entry, usage=usage)
@@ -184,12 +181,31 @@ def put_back(
     *,
     what: Event,
     reason: str,
-    not_before_ms: int = 0,
+    delay_ms: int = 0,
 ) -> Turn:
-    """Back to its place in the queue, with or without its attempt (`what`)."""
+    """
+    Back to its place in the queue, with or without its attempt (`what`); who is merged into
+    it stays so.  An abort that wanted just that is done.
+    """
     turn = move(world, guard(world, turn_id, token), what, reason=reason)
     reruns = turn.reruns + (reason == "taken_over")
-    return change(world, turn_id, not_before_ms=not_before_ms, reruns=reruns)
+    not_before_ms = world.clock_ms() + delay_ms if delay_ms else 0
+    turn = change(world, turn_id, not_before_ms=not_before_ms, reruns=reruns)
+    if turn.abort_reason is not None and ABORTS[turn.abort_reason] is None:
+        turn = change(
+            world, turn_id, abort_requested=False, abort_reason=None, abort_at_ms=None
+        )
+    return turn
+
+
+def take(
+    world: World, turn_id: TurnId, token: FencingToken, taken: Mapping[TurnId, str]
+) -> None:
+    """The questions of merged turns stand in the transcript, written under *token*."""
+    guard(world, turn_id, token)
+    for guest in hosted(world, turn_id):
+        if guest.turn_id in taken:
+            change(world, guest.turn_id, asked_entry=taken[guest.turn_id])
 
 
 def keep(world: World, turn_id: TurnId, token: FencingToken, finished: bytes) -> None:
@@ -219,9 +235,14 @@ def take_over(
         raise LeaseLostError(turn_id="", token=token)
     newer = _next_token(world, session_id)
     world.leases[session_id] = Lease(
-        session_id, lease.turn_id, newer, owner_id, recovering=True
-    )
-    change(world, lease.turn_id, token=newer, owner_id=owner_id)
+        session_id, lease.turn_id, newer, owner_id,
+        recovering=True, taken_at=world.now_iso(), taken_ms=lease.taken_ms,
+    )  # fmt: skip
     world.slots.pop(lease.turn_id, None)
+    world.wanted.pop(lease.turn_id, None)
+    change(
+        world, lease.turn_id,
+        token=newer, owner_id=owner_id, waits_for=None, slot_wanted=False,
+    )  # fmt: skip
     world.event("fenced", session_id, lease.turn_id, owner_id, token=token, newer=newer)
     return newer

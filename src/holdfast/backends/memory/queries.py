@@ -6,11 +6,11 @@ import json
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from holdfast._core.turns import State
-from holdfast.backends.memory.leases import heads
-from holdfast.backends.memory.rows import fetch_room, fetch_turn, queued
+from holdfast.backends.memory.order import heads
+from holdfast.backends.memory.places import place
+from holdfast.backends.memory.rows import fetch_room
 from holdfast.errors import NotFoundError
-from holdfast.types import Counts, FencingToken, Place, Pulse, TurnState
+from holdfast.types import Counts, FencingToken, Pulse, TurnState
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -26,7 +26,6 @@ __all__ = [
     "has_heads",
     "is_head",
     "newest_token",
-    "place",
     "pulses",
     "session_facts",
     "session_of_key",
@@ -45,13 +44,8 @@ def newest_token(world: World, session_id: SessionId) -> tuple[int, str] | None:
 
 
 def has_heads(world: World, agents: Collection[str], session_id: SessionId | None) -> bool:
-    """Whether an idle session, or *session_id* alone, has a waiting turn of *agents*."""
-    for room in _rooms(world, session_id):
-        if room.waiting and room.session.session_id not in world.leases:
-            waiting = (world.turns[turn_id] for turn_id in room.waiting)
-            if any(turn.agent_id in agents and not turn.bound for turn in waiting):
-                return True
-    return False
+    """Whether an idle session, or *session_id* alone, has a head that *agents* may run."""
+    return any(turn.agent_id in agents and not turn.bound for turn in heads(world, session_id))
 
 
 def is_head(world: World, turn_id: TurnId) -> bool:
@@ -115,31 +109,12 @@ def ended(world: World, turn_ids: Iterable[TurnId]) -> list[Turn]:
     return [turn for turn in found if turn is not None and turn.ended]
 
 
-def aborts(world: World, owner_id: OwnerId) -> list[TurnId]:
+def aborts(world: World, owner_id: OwnerId) -> dict[TurnId, str]:
     """Turns that this owner runs and somebody wants ended."""
     running = (world.turns[turn_id] for turn_id in world.running)
     mine = [t for t in running if t.owner_id == owner_id and t.abort_requested]
-    return [turn.turn_id for turn in sorted(mine, key=lambda turn: turn.admission)]
-
-
-def place(world: World, turn_id: TurnId, lanes: Mapping[str, Lane]) -> Place:
-    """Where a turn stands in its session, and in one word what it waits for."""
-    turn = fetch_turn(world, turn_id)
-    if turn.state != State.ACCEPTED.value:
-        return Place(0, None)
-    room = world.rooms[turn.session_id]
-    ahead = [each.turn_id for each in queued(world, room)].index(turn_id)
-    leased = turn.session_id in world.leases
-    position = ahead + (1 if leased else 0)
-    if not _has_runner(world, turn):
-        return Place(position, "no_runner")
-    if leased:
-        return Place(position, "turn" if not ahead else "queue")
-    if ahead:
-        return Place(position, "queue")
-    if turn.not_before_ms > world.now_ms():
-        return Place(position, turn.reason)
-    return Place(position, "slot" if _lane_full(world, turn, lanes) else None)
+    mine.sort(key=lambda turn: turn.admission)
+    return {turn.turn_id: turn.abort_reason or "cancelled" for turn in mine}
 
 
 def turn_states(
@@ -187,7 +162,7 @@ def session_facts(world: World, session_id: SessionId) -> dict[str, Any]:
 
 def _rooms(world: World, session_id: SessionId | None) -> Iterable[Room]:
     if session_id is None:
-        return world.rooms.values()
+        return world.lined.values()
     room = world.rooms.get(session_id)
     return () if room is None else (room,)
 
@@ -195,14 +170,3 @@ def _rooms(world: World, session_id: SessionId | None) -> Iterable[Room]:
 def _running(world: World, room: Room) -> TurnId | None:
     lease = world.leases.get(room.session.session_id)
     return None if lease is None else lease.turn_id
-
-
-def _lane_full(world: World, turn: Turn, lanes: Mapping[str, Lane]) -> bool:
-    used = sum(lane == turn.lane for lane in world.slots.values())
-    return turn.lane in lanes and used >= lanes[turn.lane].concurrency
-
-
-def _has_runner(world: World, turn: Turn) -> bool:
-    return turn.bound or any(
-        turn.agent_id in row.agents and not row.draining for row in world.owners.values()
-    )

@@ -8,16 +8,19 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+from holdfast._core.frozen import Verdict, What
 from holdfast.backends.memory.control import MemoryControl
 from holdfast.backends.memory.live import MemoryLive
 from holdfast.backends.memory.transcripts import MemoryTranscripts
 from holdfast.backends.memory.world import World
 from holdfast.ports import Guarantees
-from holdfast.types import Owner, OwnerId
+from holdfast.types import Around, Owner, OwnerId
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from holdfast._core.settings import Settings
-    from holdfast.types import HoldStatistics
+    from holdfast.types import FrozenHolder, HoldStatistics, Session
 
 __all__ = ["MemoryStore", "open_named"]
 
@@ -78,8 +81,22 @@ class MemoryStore:
     def locks(self) -> list[dict[str, Any]]:
         return []  # They are this program's own, and gone with it: nobody is outside.
 
-    def frozen_holder(self) -> str | None:
-        return None  # Who is stopped here is the whole program.
+    def around(self, session: Session, owners: Collection[Owner]) -> Around:  # noqa: ARG002
+        """Who is closed or killed is dead; files, and who stops, there are none."""
+        gone = self.world.gone
+        lives = {o.owner_id: "dead" if o.owner_id in gone else "alive" for o in owners}
+        return Around(lives)
+
+    def frozen(self, owners: Collection[Owner]) -> list[FrozenHolder]:  # noqa: ARG002
+        return []  # Who is stopped here is the whole program.
+
+    def end_frozen(
+        self,
+        holder: FrozenHolder,  # noqa: ARG002
+        owners: Collection[Owner],  # noqa: ARG002
+        stopped_ms: int,  # noqa: ARG002
+    ) -> Verdict:
+        return Verdict(What.NOTHING, "unknown")
 
     async def close(self) -> None:
         """Let go of everything; see the class.  Idempotent."""

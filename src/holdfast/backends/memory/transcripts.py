@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         Session,
         SessionId,
         TurnId,
+        Vouched,
     )
 
 __all__ = ["MemoryTranscripts"]
@@ -183,6 +184,19 @@ class MemoryTranscripts:
             return paging.last_entries(view, session.generation, last)
         start = paging.offset_of(after, session.generation)
         return paging.page(view, session.generation, start, limit)
+
+    def shorter(self, vouched: Sequence[Vouched]) -> list[SessionId]:
+        """Those that are shorter than their rows say."""
+        with self.world.mutex:
+            rooms = self.world.rooms
+            return [
+                each.session_id
+                for each in vouched
+                if rooms[each.session_id].lines.view().size < each.end_offset
+            ]
+
+    def is_at(self, session: Session, path: str) -> bool:
+        return path == self.path(session)
 
     def end(self, session: Session) -> int:
         """Bytes, as in a file."""

@@ -22,12 +22,23 @@ from typing import TYPE_CHECKING, Any
 from holdfast import _stamps
 from holdfast.backends.memory.line import Line
 from holdfast.backends.memory.lines import Lines
+from holdfast.types import TurnId
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from holdfast.backends.memory.line import Waiter
-    from holdfast.types import Owner, OwnerId, Session, SessionId, Turn, TurnId
+    from holdfast.types import (
+        Delivery,
+        Handover,
+        MadeEntry,
+        Owner,
+        OwnerId,
+        Session,
+        SessionId,
+        ToolRecord,
+        Turn,
+    )
 
 __all__ = ["Beside", "Lease", "OwnerRow", "Room", "World"]
 
@@ -42,6 +53,9 @@ class Lease:
     owner_id: OwnerId
     effective: bool = False  #: The token was left under the write lock.
     recovering: bool = False  #: Held by a reaper that ends somebody's attempt.
+    taken_at: str = ""
+    taken_ms: int = 0  #: By the store's clock.
+    progress: dict[str, Any] = field(default_factory=dict)  #: As its owner's beat said.
 
 
 @dataclass(slots=True)
@@ -52,7 +66,10 @@ class Room:
     token: int = 0  #: The last fencing token issued; never goes back.
     keys: list[str] = field(default_factory=list)
     turns: list[TurnId] = field(default_factory=list)  #: In the order of admission.
-    waiting: set[TurnId] = field(default_factory=set)
+    waiting: set[TurnId] = field(default_factory=set)  #: Those with a host, too.
+    #: Those without: by lane, (admission, turn), in the order of admission.
+    queues: dict[str, list[tuple[int, TurnId]]] = field(default_factory=dict)
+    preempted: int = 0  #: How many heartbeats in a row were pre-empted.
     unsynced: set[TurnId] = field(default_factory=set)  #: With `Beside.entries`.
     lines: Lines = field(default_factory=Lines)
     writers: Line = field(default_factory=Line)
@@ -65,6 +82,8 @@ class Beside:
     instructions: str | None
     seed: bytes | None
     entries: bytes | None = None  #: The turn's lines, until a later commit is synced.
+    end_offset: int | None = None  #: Of its commit.
+    generation: int | None = None
 
 
 @dataclass(slots=True)
@@ -86,8 +105,8 @@ class World:
     Everything that a store keeps, in dicts and lists.
 
     Args:
-        now_ms: milliseconds since the epoch: stamps, and `not_before`.
-        monotonic: seconds: how long a write lock was held.
+        now_ms: milliseconds since the epoch: stamps.
+        monotonic: seconds: the store's clock, and how long a write lock was held.
         new_id: a new id, strictly increasing as text: owners and sessions.
     """
 
@@ -107,9 +126,20 @@ class World:
         self.turns: dict[TurnId, Turn] = {}  #: In the order of admission.
         self.beside: dict[TurnId, Beside] = {}
         self.running: set[TurnId] = set()
+        self.guests: dict[TurnId, list[tuple[int, TurnId]]] = {}  #: By host.
+        self.lined: dict[SessionId, Room] = {}  #: Those with anything in their `queues`.
         self.receipts: dict[tuple[str, str], tuple[str, TurnId]] = {}
         self.leases: dict[SessionId, Lease] = {}
         self.slots: dict[TurnId, str] = {}  #: Of which lane each turn has a slot.
+        self.wanted: dict[TurnId, str] = {}  #: The next free slot of which lane is whose.
+        self.handovers: dict[str, Handover] = {}
+        self.tool_calls: dict[TurnId, dict[str, ToolRecord]] = {}  #: By call id.
+        #: By entry id, in order; gone with the outcome.
+        self.made: dict[TurnId, dict[str, MadeEntry]] = {}
+        self.deliveries: dict[str, Delivery] = {}  #: In the order of `seq`.
+        self.owed: dict[str, dict[int, str]] = {}  #: By target and `seq`; not the terminal.
+        #: Who is owed anything: when a look may find a part (None: one is being sent), its seq.
+        self.targets: dict[str, tuple[int | None, int]] = {}
         self.owners: dict[OwnerId, OwnerRow] = {}
         self.events: dict[int, dict[str, Any]] = {}  #: What happened, for people.
         self.logs: dict[TurnId, dict[int, bytearray]] = {}  #: Live output, by token.
@@ -118,8 +148,17 @@ class World:
         self._watchers: dict[object, tuple[OwnerId, _Watcher]] = {}
         self._log_watchers: dict[object, tuple[OwnerId, _Watcher]] = {}
         self._admissions = self._events = 0
+        self._clock_ms = self._offset_ms = 0
 
     # ------------------------------------------------------------------------- stamps
+
+    def clock_ms(self) -> int:
+        """The store's clock: it never goes back, whatever the wall clock does."""
+        at = int(self.monotonic() * 1000)
+        if not self._clock_ms:  # The first who asks sets it; the wall clock is read no more.
+            self._offset_ms = self.now_ms() - at
+        self._clock_ms = max(self._clock_ms, self._offset_ms + at)
+        return self._clock_ms
 
     def now_iso(self) -> str:
         """The time as rows show it: RFC 3339, UTC, milliseconds."""
@@ -136,13 +175,17 @@ class World:
         session_id: str | None,
         turn_id: str | None,
         owner_id: str | None,
+        *,
+        lane: str | None = None,
         **data: Any,
     ) -> None:
-        """Note what happened, for people."""
+        """Note what happened, for people.  *lane*: the turn's own, if it is not given."""
         self._events += 1
+        turn = None if turn_id is None else self.turns.get(TurnId(turn_id))
         self.events[self._events] = {
             "event_id": self._events, "at": self.now_iso(), "kind": kind,
             "session_id": session_id, "turn_id": turn_id, "owner_id": owner_id,
+            "lane": lane or (None if turn is None else turn.lane),
             "data": {name: value for name, value in data.items() if value is not None},
         }  # fmt: skip
 

@@ -100,7 +100,7 @@ const happens = {
     const line = known ?? speak("p", "call", "");
     line.dataset.call = call_id;
     line.textContent = `${name} ${state === "started" ? "is at work…" : state}`;
-    line.classList.toggle("bad", state === "failed");
+    line.classList.toggle("bad", state === "failed" || state === "interrupted");
   },
   idle() {
     replace(running, "");

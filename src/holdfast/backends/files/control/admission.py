@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from holdfast._core import keys
 from holdfast._core.turns import Event, State, step
 from holdfast._stamps import now_iso, uuid7
+from holdfast.backends.files.control import policies, waits
+from holdfast.backends.files.control.clock import tick_ms
 from holdfast.backends.files.control.queries import known_agents
-from holdfast.backends.files.control.rows import event, fetch_session, fetch_turn, move
+from holdfast.backends.files.control.rows import event, fetch_session, fetch_turn
 from holdfast.errors import (
     BadKeyError,
     IdempotencyConflictError,
@@ -26,9 +28,10 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Collection
 
+    from holdfast.backends.files.control.policies import Stand
     from holdfast.types import Admission, Session, Turn, TurnId
 
-__all__ = ["admit", "admitted", "cancel", "make_alias", "resolve"]
+__all__ = ["admit", "admitted", "make_alias", "make_session", "resolve"]
 
 
 def resolve(db: sqlite3.Connection, key: str) -> str:
@@ -70,25 +73,27 @@ def admit(db: sqlite3.Connection, asked: Admission, known_agents: Collection[str
     if earlier is not None:
         return Admitted(earlier, fresh=False)
     _check_agent(db, asked.agent_id, known_agents)
-    session = _session(db, key, asked.agent_id)
+    session = _session(db, key)
     _check_room(db, session, key, asked)
-    db.execute(
-        "INSERT INTO turns (turn_id, session_id, session_key, agent_id, lane, source, priority,"
-        " policy, state, text, model, idempotency_key, home, bound, accepted_at, instructions,"
-        " seed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            asked.turn_id, session.session_id, key, asked.agent_id, asked.lane, asked.source,
-            asked.priority, asked.policy, State.ACCEPTED.value, asked.text, asked.model,
-            asked.idempotency_key, asked.home, asked.bound, now_iso(), asked.instructions,
-            asked.seed,
-        ),
-    )  # fmt: skip
+    now_ms = tick_ms(db)
+    known = None if session is None else session.session_id
+    stand = policies.stand_of(db, known, asked, now_ms)
+    if session is None:
+        session = make_session(db, key, asked.agent_id)
+    else:
+        _check_wait(db, session, asked, stand)
+    policies.press(db, session.session_id, asked)
+    policies.wait_longer(db, stand)
+    _insert(db, session, key, asked, stand, now_ms)
     if asked.idempotency_key is not None:
         db.execute(
             "INSERT INTO idempotency VALUES (?, ?, ?, ?)",
             (key, asked.idempotency_key, asked.request_hash, asked.turn_id),
         )
-    event(db, "accepted", session.session_id, asked.turn_id, asked.home, lane=asked.lane)
+    event(
+        db, "accepted", session.session_id, asked.turn_id, asked.home,
+        lane=asked.lane, host=stand.host,
+    )  # fmt: skip
     return Admitted(fetch_turn(db, asked.turn_id), fresh=True)
 
 
@@ -98,22 +103,6 @@ def admitted(db: sqlite3.Connection, turn_id: TurnId) -> Admitted | None:
         return Admitted(fetch_turn(db, turn_id), fresh=True)
     except NotFoundError:
         return None
-
-
-def cancel(db: sqlite3.Connection, turn_id: TurnId) -> Turn:
-    """
-    Ask for the end of a turn.
-
-    A turn that never started ends here.  Any other keeps its state with `abort_requested`
-    set: its question may stand in the transcript, so an entry has to end it first.
-    """
-    turn = fetch_turn(db, turn_id)
-    if turn.state == State.ACCEPTED.value and turn.started_at is None:
-        move(db, turn, Event.END, outcome="cancelled", reason="cancelled")
-    elif turn.state in {State.ACCEPTED.value, State.RUNNING.value} and not turn.abort_requested:
-        db.execute("UPDATE turns SET abort_requested = 1 WHERE turn_id = ?", (turn_id,))
-        event(db, "abort_requested", turn.session_id, turn_id, None)
-    return fetch_turn(db, turn_id)
 
 
 def _earlier(db: sqlite3.Connection, key: str, asked: Admission) -> Turn | None:
@@ -140,11 +129,14 @@ def _check_agent(db: sqlite3.Connection, agent_id: str, known: Collection[str]) 
         raise UnknownAgentError(agent=agent_id, known=everybody)
 
 
-def _session(db: sqlite3.Connection, key: str, agent_id: str) -> Session:
-    """The session that *key* names, made now if there is none: two racers get one."""
+def _session(db: sqlite3.Connection, key: str) -> Session | None:
+    """The session that *key* names, if there is one."""
     row = db.execute("SELECT session_id FROM keys WHERE session_key = ?", (key,)).fetchone()
-    if row is not None:
-        return fetch_session(db, SessionId(row[0]))
+    return None if row is None else fetch_session(db, SessionId(row[0]))
+
+
+def make_session(db: sqlite3.Connection, key: str, agent_id: str) -> Session:
+    """A new, empty session that *key* names from now on: two racers get one."""
     session_id, now = SessionId(uuid7()), now_iso()
     transcript = f"agents/{agent_id}/sessions/{session_id}.jsonl"
     db.execute(
@@ -156,17 +148,49 @@ def _session(db: sqlite3.Connection, key: str, agent_id: str) -> Session:
     return fetch_session(db, session_id)
 
 
-def _check_room(db: sqlite3.Connection, session: Session, key: str, asked: Admission) -> None:
-    (waiting,) = db.execute(
-        "SELECT count(*) FROM turns WHERE session_id = ? AND state = 'accepted'",
-        (session.session_id,),
-    ).fetchone()
-    if asked.policy == "reject":
-        leased = db.execute(
-            "SELECT 1 FROM leases WHERE session_id = ?", (session.session_id,)
+def _check_room(
+    db: sqlite3.Connection, session: Session | None, key: str, asked: Admission
+) -> None:
+    waiting, leased = 0, False
+    if session is not None:
+        (waiting,) = db.execute(
+            "SELECT coalesce(sum(waiting + hosted), 0) FROM queues WHERE session_id = ?",
+            (session.session_id,),
         ).fetchone()
-        if waiting or leased:
-            raise RejectedError(session=key)
+        leased = waits.holder(db, session.session_id) is not None
+    if asked.policy == "reject" and (waiting or leased):
+        raise RejectedError(session=key)
     if waiting >= asked.queue_max:
         raise QueueFullError(session=key, limit=asked.queue_max)
     step(State.ACCEPTED, Event.LEASE)  # What is let in here can leave by the table.
+
+
+def _check_wait(
+    db: sqlite3.Connection, session: Session, asked: Admission, stand: Stand
+) -> None:
+    """Raises DeadlockError if the parent that awaits this turn keeps it from running."""
+    if asked.awaited and asked.parent is not None:
+        ahead = stand.host or waits.holder(db, session.session_id)
+        waits.refuse_cycle(db, asked.parent, asked.turn_id, ahead)
+
+
+def _insert(
+    db: sqlite3.Connection, session: Session, key: str, asked: Admission, stand: Stand,
+    now_ms: int,
+) -> None:  # fmt: skip
+    row = {
+        "turn_id": asked.turn_id, "session_id": session.session_id, "session_key": key,
+        "agent_id": asked.agent_id, "lane": asked.lane, "source": asked.source,
+        "priority": asked.priority, "policy": asked.policy, "state": State.ACCEPTED.value,
+        "text": asked.text, "model": asked.model, "idempotency_key": asked.idempotency_key,
+        "home": asked.home, "bound": asked.bound, "host": stand.host,
+        "not_before_ms": stand.not_before_ms if stand.host is None else 0,
+        "hosted": stand.host is not None, "sender": asked.sender, "target": asked.target,
+        "part_chars": asked.part_chars, "parent": asked.parent,
+        "accepted_at": now_iso(), "accepted_ms": now_ms,
+        "instructions": asked.instructions, "seed": asked.seed,
+    }  # fmt: skip
+    db.execute(
+        f"INSERT INTO turns ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})",
+        [*row.values()],
+    )

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holdfast._core.turns import Event, State
-from holdfast._stamps import now_iso, now_ms
+from holdfast._core.turns import ABORTS, Event, State
+from holdfast._stamps import now_iso
+from holdfast.backends.files.control import merging, order
+from holdfast.backends.files.control.clock import clock_ms, tick_ms
+from holdfast.backends.files.control.owing import owe_reply
 from holdfast.backends.files.control.rows import (
     TURN,
     event,
     fetch_session,
     fetch_turn,
     guard,
+    hosted,
     move,
     to_turn,
 )
@@ -31,7 +35,6 @@ if TYPE_CHECKING:
     from holdfast.types import Commit, OwnerId, SessionId, Turn, TurnId
 
 __all__ = [
-    "HEADS",
     "commit",
     "end",
     "end_waiting",
@@ -42,18 +45,6 @@ __all__ = [
     "salvage",
     "take_over",
 ]
-
-#: The head of each idle session: its waiting turn of highest priority, then lowest
-#: admission number.  A head that nobody may run now still is the head: turns behind it
-#: wait for it, not around it.
-HEADS = f"""
-{TURN} AS t
- WHERE state = 'accepted'
-   AND admission = (SELECT admission FROM turns
-                     WHERE state = 'accepted' AND session_id = t.session_id AND host IS NULL
-                     ORDER BY priority DESC, admission LIMIT 1)
-   AND NOT EXISTS (SELECT 1 FROM leases WHERE session_id = t.session_id)
-"""
 
 
 def pick(
@@ -80,33 +71,30 @@ def pick(
     ).fetchone()
     if draining is None or draining[0]:
         return None
-    live = {row[0] for row in db.execute("SELECT owner_id FROM owners WHERE draining = 0")}
-    used = dict(db.execute("SELECT lane, count(*) FROM slots GROUP BY lane").fetchall())
-    where, values = ("", ()) if session_id is None else (" AND t.session_id = ?", (session_id,))
-    for row in db.execute(f"{HEADS}{where} ORDER BY priority DESC, admission", values):
-        turn = to_turn(row)
-        home_starts_it = turn.home != owner_id and turn.home in live
-        mine = turn.turn_id == only if only or turn.bound else turn.agent_id in agents
-        if not mine or (home_starts_it and turn.turn_id not in overdue):
-            continue
-        lane = lanes.get(turn.lane)
-        full = lane is not None and used.get(turn.lane, 0) >= lane.concurrency
-        if full or turn.not_before_ms > now_ms():
-            continue
-        return _lease(db, turn, owner_id)
-    return None
+    if only is not None:
+        row = db.execute("SELECT session_id FROM turns WHERE turn_id = ?", (only,)).fetchone()
+        if row is None or session_id not in {None, row[0]}:
+            return None
+        session_id = row[0]
+    asks = order.Asks(owner_id, agents, overdue, only, clock_ms(db))
+    admission = order.best(db, asks, order.full_lanes(db, lanes), session_id)
+    if admission is None:
+        return None
+    row = db.execute(f"{TURN} WHERE admission = ?", (admission,)).fetchone()
+    return _lease(db, to_turn(row), owner_id)
 
 
 def _lease(db: sqlite3.Connection, turn: Turn, owner_id: OwnerId) -> Leased:
+    now_ms = tick_ms(db)
     (token,) = db.execute(
         "UPDATE sessions SET token = token + 1 WHERE session_id = ? RETURNING token",
         (turn.session_id,),
     ).fetchone()
-    move(db, turn, Event.LEASE)
+    move(db, turn, Event.LEASE, owner_id=owner_id)
     db.execute(
-        "INSERT INTO leases (session_id, turn_id, token, owner_id, taken_at)"
-        " VALUES (?, ?, ?, ?, ?)",
-        (turn.session_id, turn.turn_id, token, owner_id, now_iso()),
+        "INSERT INTO leases (session_id, turn_id, token, owner_id, taken_at, taken_ms)"
+        " VALUES (?, ?, ?, ?, ?, ?)",
+        (turn.session_id, turn.turn_id, token, owner_id, now_iso(), now_ms),
     )
     db.execute("INSERT INTO slots VALUES (?, ?, ?)", (turn.turn_id, turn.lane, owner_id))
     db.execute(
@@ -115,7 +103,10 @@ def _lease(db: sqlite3.Connection, turn: Turn, owner_id: OwnerId) -> Leased:
         (token, owner_id, now_iso(), turn.turn_id),
     )
     if turn.home not in {None, owner_id}:
-        event(db, "adopted", turn.session_id, turn.turn_id, owner_id, home=turn.home)
+        event(
+            db, "adopted", turn.session_id, turn.turn_id, owner_id,
+            lane=turn.lane, home=turn.home,
+        )  # fmt: skip
     instructions, seed = db.execute(
         "SELECT instructions, seed FROM turns WHERE turn_id = ?", (turn.turn_id,)
     ).fetchone()
@@ -123,6 +114,7 @@ def _lease(db: sqlite3.Connection, turn: Turn, owner_id: OwnerId) -> Leased:
         fetch_turn(db, turn.turn_id), fetch_session(db, turn.session_id), FencingToken(token),
         turn.finished, instructions, seed,
         again=(turn.reason or "again") if turn.started_at is not None else None,
+        merges=tuple(hosted(db, turn.turn_id)),
     )  # fmt: skip
 
 
@@ -145,7 +137,8 @@ def count_attempt(db: sqlite3.Connection, turn_id: TurnId, token: FencingToken) 
 
 def commit(db: sqlite3.Connection, turn_id: TurnId, token: FencingToken, what: Commit) -> Turn:
     """
-    The final entry stands in the transcript: book it.  No delivery is owed, so it settles.
+    The final entry stands in the transcript: book it.  It settles, unless deliveries are owed.
+    Merged turns whose question it answers end with it; the others stand at their places.
 
     Raises:
         LeaseLostError: the token moved on; the successor finds the entry and books it.
@@ -168,8 +161,10 @@ def commit(db: sqlite3.Connection, turn_id: TurnId, token: FencingToken, what: C
         "UPDATE sessions SET end_offset = ? WHERE session_id = ?",
         (what.end_offset, turn.session_id),
     )
+    merging.end_merged(db, turn, what.merged)
     move(db, turn, Event.COMMIT, outcome="replied")
-    move(db, fetch_turn(db, turn_id), Event.SETTLE, outcome="replied")
+    if not owe_reply(db, fetch_turn(db, turn_id), what.reply):
+        move(db, fetch_turn(db, turn_id), Event.SETTLE, outcome="replied")
     return fetch_turn(db, turn_id)
 
 
@@ -204,15 +199,24 @@ def put_back(
     *,
     what: Event,
     reason: str,
-    not_before_ms: int = 0,
+    delay_ms: int = 0,
 ) -> Turn:
-    """Back to its place in the queue, with or without its attempt (`what`)."""
+    """
+    Back to its place in the queue, with or without its attempt (`what`); who is merged into
+    it stays so.  An abort that wanted just that is done.
+    """
     turn = guard(db, turn_id, token)
     move(db, turn, what, reason=reason)
     db.execute(
         "UPDATE turns SET not_before_ms = ?, reruns = reruns + ? WHERE turn_id = ?",
-        (not_before_ms, reason == "taken_over", turn_id),
+        (tick_ms(db) + delay_ms if delay_ms else 0, reason == "taken_over", turn_id),
     )
+    if turn.abort_reason is not None and ABORTS[turn.abort_reason] is None:
+        db.execute(
+            "UPDATE turns SET abort_requested = 0, abort_reason = NULL, abort_at_ms = NULL"
+            " WHERE turn_id = ?",
+            (turn_id,),
+        )
     return fetch_turn(db, turn_id)
 
 
@@ -257,7 +261,9 @@ def take_over(
         (newer, owner_id, now_iso(), session_id),
     )
     db.execute(
-        "UPDATE turns SET token = ?, owner_id = ? WHERE turn_id = ?", (newer, owner_id, row[0])
+        "UPDATE turns SET token = ?, owner_id = ?, waits_for = NULL, slot_wanted = 0"
+        " WHERE turn_id = ?",
+        (newer, owner_id, row[0]),
     )
     db.execute("DELETE FROM slots WHERE turn_id = ?", (row[0],))
     event(db, "fenced", session_id, row[0], owner_id, token=token, newer=newer)

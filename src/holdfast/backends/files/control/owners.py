@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any, Final
 
 from holdfast._core.turns import State
 from holdfast._stamps import now_iso
-from holdfast.backends.files.control.leases import HEADS
+from holdfast.backends.files.control.clock import clock_ms, tick_ms
+from holdfast.backends.files.control.deliveries import disown
+from holdfast.backends.files.control.order import foreign_heads
 from holdfast.backends.files.control.rows import event
-from holdfast.types import FencingToken, Look, Owner, OwnerId, SessionId, Standing, TurnId
+from holdfast.backends.files.control.tending import DELETED
+from holdfast.types import (
+    FencingToken,
+    Look,
+    Owner,
+    OwnerId,
+    SessionId,
+    Standing,
+    TurnId,
+    Vouched,
+)
+from holdfast.types.tending import Commitment
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
 __all__ = [
     "beat",
     "bury",
+    "commits",
     "leave",
     "look",
     "permanent_runners",
     "register",
     "register_runner",
+    "restored",
     "set_draining",
     "trim_events",
+    "vouched",
 ]
 
-EVENTS_SLICE = 500  #: Rows a slice: well under 5 ms.
+EVENTS_SLICE: Final = 500  #: Rows a slice: well under 5 ms.
+VOUCHED_SLICE: Final = 2_000  #: Rows a page: a few milliseconds.
 
 
 def register(db: sqlite3.Connection, owner: Owner) -> None:
@@ -61,9 +79,18 @@ def permanent_runners(db: sqlite3.Connection, agent_id: str) -> list[Owner]:
     return [Owner(*row) for row in rows]
 
 
-def beat(db: sqlite3.Connection, owner_id: OwnerId) -> bool:
+def beat(
+    db: sqlite3.Connection,
+    owner_id: OwnerId,
+    progress: Mapping[TurnId, Mapping[str, Any]] | None = None,
+) -> bool:
     """Say that we are here.  False: somebody has buried us; every lease of ours is gone."""
+    tick_ms(db)
     done = db.execute("UPDATE owners SET beat = beat + 1 WHERE owner_id = ?", (owner_id,))
+    db.executemany(
+        "UPDATE leases SET progress = ? WHERE turn_id = ? AND owner_id = ?",
+        [(json.dumps(told), turn, owner_id) for turn, told in (progress or {}).items()],
+    )
     return done.rowcount == 1
 
 
@@ -76,6 +103,7 @@ def set_draining(db: sqlite3.Connection, owner_id: OwnerId) -> None:
 def leave(db: sqlite3.Connection, owner_id: OwnerId) -> None:
     """Our own orderly end.  Leases must be given back before."""
     _let_go(db, owner_id)
+    disown(db, owner_id)
     db.execute("DELETE FROM runners WHERE owner_id = ?", (owner_id,))
     db.execute("DELETE FROM owners WHERE owner_id = ?", (owner_id,))
 
@@ -83,6 +111,7 @@ def leave(db: sqlite3.Connection, owner_id: OwnerId) -> None:
 def bury(db: sqlite3.Connection, owner_id: OwnerId, reason: str) -> bool:
     """Forget an owner that is dead or silent.  Its leases must have been moved before."""
     _let_go(db, owner_id)
+    disown(db, owner_id)
     db.execute("DELETE FROM runners WHERE owner_id = ?", (owner_id,))
     done = db.execute("DELETE FROM owners WHERE owner_id = ?", (owner_id,))
     if done.rowcount:
@@ -105,23 +134,44 @@ def look(db: sqlite3.Connection, owner_id: OwnerId) -> Look:
             "SELECT owner_id, pid, start_time, boot_id, pid_namespace, host, beat FROM owners"
         )
     )
+    now_ms = clock_ms(db)
     leases = tuple(
-        Standing(SessionId(row[0]), TurnId(row[1]), FencingToken(row[2]), row[3], bool(row[4]))
-        for row in db.execute(
-            "SELECT session_id, turn_id, token, owner_id, recovering FROM leases"
+        Standing(
+            SessionId(row[0]), TurnId(row[1]), FencingToken(row[2]), row[3], bool(row[4]),
+            None if row[5] is None else now_ms - row[5],
         )
-    )
+        for row in db.execute(
+            "SELECT session_id, turn_id, leases.token, leases.owner_id, recovering, abort_at_ms"
+            " FROM leases JOIN turns USING (session_id, turn_id)"
+        )
+    )  # fmt: skip
     orphans = tuple(
         (TurnId(row[0]), OwnerId(row[1]))
         for row in db.execute(
             "SELECT turn_id, home FROM turns WHERE state = 'accepted' AND bound = 1"
         )
     )
-    heads = db.execute(
-        f"SELECT turn_id FROM ({HEADS}) WHERE bound = 0 AND home IS NOT NULL AND home != ?",
-        (owner_id,),
+    return Look(owners, leases, orphans, tuple(foreign_heads(db, owner_id, now_ms)))
+
+
+def restored(
+    db: sqlite3.Connection,
+    session_id: SessionId,
+    was: int,
+    end_offset: int,
+    moved: Mapping[TurnId, int],
+    told: Mapping[str, Any],
+) -> None:
+    """A transcript that was cut is whole again: its rows say where things stand now."""
+    db.executemany(
+        "UPDATE turns SET end_offset = ? WHERE turn_id = ? AND session_id = ?",
+        [(end, turn_id, session_id) for turn_id, end in moved.items()],
     )
-    return Look(owners, leases, orphans, tuple(TurnId(row[0]) for row in heads))
+    db.execute(
+        "UPDATE sessions SET end_offset = ? WHERE session_id = ? AND end_offset = ?",
+        (end_offset, session_id, was),
+    )
+    event(db, "restored", session_id, None, None, **told)
 
 
 def trim_events(db: sqlite3.Connection, keep: int) -> int:
@@ -132,3 +182,29 @@ def trim_events(db: sqlite3.Connection, keep: int) -> int:
         (keep, EVENTS_SLICE),
     )
     return done.rowcount
+
+
+def vouched(db: sqlite3.Connection, after: SessionId | None) -> list[Vouched]:
+    """A page of sessions that a commit has vouched for, deleted ones left out."""
+    return [
+        Vouched(SessionId(row[0]), *row[1:])
+        for row in db.execute(
+            "SELECT session_id, transcript, generation, end_offset FROM sessions"
+            " WHERE session_id > ? AND end_offset > 0 AND instr(transcript, ?) = 0"
+            " ORDER BY session_id LIMIT ?",
+            (after or "", DELETED, VOUCHED_SLICE),
+        )
+    ]
+
+
+def commits(db: sqlite3.Connection, session_id: SessionId) -> list[Commitment]:
+    """The commits of a session, of the generation it has now, by offset."""
+    return [
+        Commitment(*row)
+        for row in db.execute(
+            "SELECT turn_id, final_entry, end_offset, generation, entries FROM turns"
+            " WHERE session_id = ?1 AND final_entry IS NOT NULL AND generation ="
+            " (SELECT generation FROM sessions WHERE session_id = ?1) ORDER BY end_offset",
+            (session_id,),
+        )
+    ]

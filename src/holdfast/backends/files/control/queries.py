@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast._core.turns import State
-from holdfast._stamps import now_ms
-from holdfast.backends.files.control.leases import HEADS
-from holdfast.backends.files.control.rows import TURN, fetch_session, fetch_turn, to_turn
+from holdfast.backends.files.control import order
+from holdfast.backends.files.control.clock import clock_ms
+from holdfast.backends.files.control.places import place
+from holdfast.backends.files.control.rows import TURN, fetch_session, to_turn
 from holdfast.errors import NotFoundError
 from holdfast.types import (
     Counts,
@@ -61,20 +62,20 @@ def newest_token(db: sqlite3.Connection, session_id: SessionId) -> tuple[int, st
 def has_heads(
     db: sqlite3.Connection, agents: Collection[str], session_id: SessionId | None
 ) -> bool:
-    """Whether an idle session, or *session_id* alone, has a waiting turn of *agents*."""
-    marks = ",".join("?" * len(agents))
-    row = db.execute(
-        "SELECT 1 FROM turns AS t WHERE state = 'accepted' AND bound = 0"
-        f" AND agent_id IN ({marks}) AND coalesce(session_id = ?, 1)"
-        " AND NOT EXISTS (SELECT 1 FROM leases WHERE session_id = t.session_id) LIMIT 1",
-        (*agents, session_id),
-    ).fetchone()
-    return row is not None
+    """Whether an idle session, or *session_id* alone, has a head that *agents* may run."""
+    return order.has_heads(db, agents, session_id, clock_ms(db))
 
 
 def is_head(db: sqlite3.Connection, turn_id: TurnId) -> bool:
-    row = db.execute(f"SELECT 1 FROM ({HEADS}) WHERE turn_id = ?", (turn_id,)).fetchone()
-    return row is not None
+    row = db.execute(
+        "SELECT admission, session_id FROM turns AS t WHERE turn_id = ? AND state = 'accepted'"
+        " AND NOT EXISTS (SELECT 1 FROM leases WHERE session_id = t.session_id)",
+        (turn_id,),
+    ).fetchone()
+    if row is None:
+        return False
+    head = order.head_of_session(db, row[1], clock_ms(db))
+    return head is not None and head.admission == row[0]
 
 
 def session_of_key(db: sqlite3.Connection, key: str) -> Session:
@@ -146,39 +147,14 @@ def ended(db: sqlite3.Connection, turn_ids: list[TurnId]) -> list[Turn]:
     return [to_turn(row) for row in rows]
 
 
-def aborts(db: sqlite3.Connection, owner_id: OwnerId) -> list[TurnId]:
+def aborts(db: sqlite3.Connection, owner_id: OwnerId) -> dict[TurnId, str]:
     """Turns that this owner runs and somebody wants ended."""
     rows = db.execute(
-        "SELECT turn_id FROM turns"
+        "SELECT turn_id, coalesce(abort_reason, 'cancelled') FROM turns"
         " WHERE owner_id = ? AND state = 'running' AND abort_requested",
         (owner_id,),
     ).fetchall()
-    return [TurnId(row[0]) for row in rows]
-
-
-def place(db: sqlite3.Connection, turn_id: TurnId, lanes: Mapping[str, Lane]) -> Place:
-    """Where a turn stands in its session, and in one word what it waits for."""
-    turn = fetch_turn(db, turn_id)
-    if turn.state != State.ACCEPTED.value:
-        return Place(0, None)
-    (ahead,) = db.execute(
-        "SELECT count(*) FROM turns WHERE session_id = ? AND state = 'accepted'"
-        " AND (priority > ? OR (priority = ? AND admission < ?))",
-        (turn.session_id, turn.priority, turn.priority, turn.admission),
-    ).fetchone()
-    leased = db.execute(
-        "SELECT 1 FROM leases WHERE session_id = ?", (turn.session_id,)
-    ).fetchone()
-    position = ahead + (1 if leased else 0)
-    if not _has_runner(db, turn):
-        return Place(position, "no_runner")
-    if leased:
-        return Place(position, "turn" if not ahead else "queue")
-    if ahead:
-        return Place(position, "queue")
-    if turn.not_before_ms > now_ms():
-        return Place(position, turn.reason)
-    return Place(position, "slot" if _lane_full(db, turn, lanes) else None)
+    return {TurnId(row[0]): row[1] for row in rows}
 
 
 def turn_states(
@@ -266,18 +242,3 @@ def session_facts(db: sqlite3.Connection, session_id: SessionId) -> dict[str, An
 def known_agents(db: sqlite3.Connection) -> set[str]:
     """Every agent that a runner ever registered in this store."""
     return {str(row[0]) for row in db.execute("SELECT agent_id FROM agents")}
-
-
-def _lane_full(db: sqlite3.Connection, turn: Turn, lanes: Mapping[str, Lane]) -> bool:
-    (used,) = db.execute("SELECT count(*) FROM slots WHERE lane = ?", (turn.lane,)).fetchone()
-    return turn.lane in lanes and used >= lanes[turn.lane].concurrency
-
-
-def _has_runner(db: sqlite3.Connection, turn: Turn) -> bool:
-    return turn.bound or bool(
-        db.execute(
-            "SELECT 1 FROM runners JOIN owners USING (owner_id)"
-            " WHERE agent_id = ? AND draining = 0",
-            (turn.agent_id,),
-        ).fetchone()
-    )

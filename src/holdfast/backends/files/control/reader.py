@@ -33,9 +33,18 @@ class Reader:
         with self._lock:
             self._until_s = time.monotonic() + READ_MAX_S
             try:
-                return run(self._db)
+                return self._in_one_moment(run)
             except sqlite3.Error as error:
                 raise translated(error, self._path) from error
+
+    def _in_one_moment(self, run: Callable[[sqlite3.Connection], T]) -> T:
+        """Several SELECTs must not see others commit in between."""
+        self._db.execute("BEGIN")
+        try:
+            return run(self._db)
+        finally:
+            if self._db.in_transaction:  # An interrupted read may have ended it.
+                self._db.execute("ROLLBACK")
 
     def close(self) -> None:
         with self._lock:

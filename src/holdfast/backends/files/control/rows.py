@@ -9,22 +9,38 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from holdfast._core.turns import State, step
+from holdfast._core.turns import Event, State, step
 from holdfast._stamps import now_iso
+from holdfast.backends.files.control.clock import clock_ms
+from holdfast.backends.files.control.owing import owe_notice
 from holdfast.errors import LeaseLostError, NotFoundError
 from holdfast.types import Session, Turn
 
 if TYPE_CHECKING:
     import sqlite3
 
-    from holdfast._core.turns import Event
     from holdfast.types import FencingToken, SessionId, TurnId
 
-__all__ = ["TURN", "event", "fetch_session", "fetch_turn", "guard", "move", "to_turn"]
+__all__ = [
+    "HEARTBEAT",
+    "TURN",
+    "event",
+    "fetch_session",
+    "fetch_turn",
+    "guard",
+    "hosted",
+    "move",
+    "to_turn",
+    "unhost",
+]
+
+HEARTBEAT: Final = "heartbeat"
 
 #: The columns of `types.Turn`, in its order.
 _COLUMNS: Final = tuple(Turn.__dataclass_fields__)
-_BOOLEANS: Final = tuple(_COLUMNS.index(name) for name in ("bound", "abort_requested"))
+_BOOLEANS: Final = tuple(
+    _COLUMNS.index(name) for name in ("bound", "abort_requested", "slot_wanted", "hosted")
+)
 _USAGE: Final = _COLUMNS.index("usage")
 TURN: Final = f"SELECT {', '.join(_COLUMNS)} FROM turns"
 
@@ -81,9 +97,16 @@ def move(
     outcome: str | None = None,
     reason: str | None = None,
     hint: str | None = None,
+    owner_id: str | None = None,
 ) -> State:
-    """Take one step of the turn table.  Leaving RUNNING gives lease and slot back."""
+    """
+    Take one step of the turn table.  *owner_id*: whose step it is, if not its runner's.
+
+    Leaving RUNNING gives lease and slot back; an outcome leaves nobody with this turn as
+    host: who is merged by it ends before.
+    """
     row = step(State(turn.state), what, outcome)
+    told = _lasted(db, turn, what, outcome)
     db.execute(
         "UPDATE turns SET state = ?, outcome = ?, reason = ?, hint = ?, attempts = attempts + ?"
         " WHERE turn_id = ?",
@@ -93,19 +116,62 @@ def move(
         db.execute("DELETE FROM leases WHERE turn_id = ?", (turn.turn_id,))
         db.execute("DELETE FROM slots WHERE turn_id = ?", (turn.turn_id,))
         db.execute(
-            "UPDATE turns SET token = NULL, owner_id = NULL WHERE turn_id = ?", (turn.turn_id,)
+            "UPDATE turns SET token = NULL, owner_id = NULL, waits_for = NULL, slot_wanted = 0"
+            " WHERE turn_id = ?",
+            (turn.turn_id,),
         )
     if outcome is not None:
-        db.execute(
-            "UPDATE turns SET ended_at = coalesce(ended_at, ?), host = NULL,"
-            " finished = NULL, seed = NULL WHERE turn_id = ?",
-            (now_iso(), turn.turn_id),
-        )
+        _ended(db, turn, reason)
+        owe_notice(db, turn, outcome, reason, hint)
     event(
-        db, what.value, turn.session_id, turn.turn_id, turn.owner_id,
-        outcome=outcome, reason=reason,
+        db, what.value, turn.session_id, turn.turn_id, owner_id or turn.owner_id,
+        lane=turn.lane, outcome=outcome, reason=reason, **told,
     )  # fmt: skip
     return row.to
+
+
+def _lasted(
+    db: sqlite3.Connection, turn: Turn, what: Event, outcome: str | None
+) -> dict[str, int]:
+    """How long it has waited, or run, by the store's clock: for the event."""
+    if what is Event.LEASE:
+        return {"waited_ms": max(clock_ms(db) - turn.accepted_ms, 0)}
+    if turn.state != State.RUNNING.value or outcome is None:
+        return {}
+    row = db.execute(
+        "SELECT taken_ms FROM leases WHERE turn_id = ?", (turn.turn_id,)
+    ).fetchone()
+    return {} if row is None else {"ran_ms": max(clock_ms(db) - row[0], 0)}
+
+
+def _ended(db: sqlite3.Connection, turn: Turn, reason: str | None) -> None:
+    db.execute(
+        "UPDATE turns SET ended_at = coalesce(ended_at, ?), host = NULL,"
+        " finished = NULL, seed = NULL WHERE turn_id = ?",
+        (now_iso(), turn.turn_id),
+    )
+    db.execute("DELETE FROM made WHERE turn_id = ?", (turn.turn_id,))
+    for guest in hosted(db, turn.turn_id):
+        unhost(db, guest)
+    if turn.lane == HEARTBEAT and reason != "preempted":
+        db.execute(
+            "UPDATE sessions SET preempted = 0 WHERE session_id = ? AND preempted > 0",
+            (turn.session_id,),
+        )
+
+
+def hosted(db: sqlite3.Connection, turn_id: TurnId) -> list[Turn]:
+    """Those provisionally merged into *turn_id*, in the order of admission."""
+    rows = db.execute(
+        f"{TURN} WHERE host = ? AND state = 'accepted' ORDER BY admission", (turn_id,)
+    )
+    return [to_turn(row) for row in rows]
+
+
+def unhost(db: sqlite3.Connection, turn: Turn) -> None:
+    """A turn that was to be merged stands at its own place again."""
+    db.execute("UPDATE turns SET host = NULL WHERE turn_id = ?", (turn.turn_id,))
+    event(db, "unmerged", turn.session_id, turn.turn_id, None, lane=turn.lane, host=turn.host)
 
 
 def event(
@@ -114,11 +180,17 @@ def event(
     session_id: str | None,
     turn_id: str | None,
     owner_id: str | None,
+    *,
+    lane: str | None = None,
     **data: Any,
 ) -> None:
+    """Note what happened, for people.  *lane*: the turn's own, if it is not given."""
     told = {name: value for name, value in data.items() if value is not None}
     db.execute(
-        "INSERT INTO events (at, kind, session_id, turn_id, owner_id, data)"
-        " VALUES (?, ?, ?, ?, ?, ?)",
-        (now_iso(), kind, session_id, turn_id, owner_id, json.dumps(told) if told else None),
-    )
+        "INSERT INTO events (at, kind, session_id, turn_id, owner_id, lane, data) VALUES"
+        " (?1, ?2, ?3, ?4, ?5, coalesce(?6, (SELECT lane FROM turns WHERE turn_id = ?4)), ?7)",
+        (
+            now_iso(), kind, session_id, turn_id, owner_id, lane,
+            json.dumps(told) if told else None,
+        ),
+    )  # fmt: skip

@@ -11,12 +11,14 @@ Ids are UUIDv7 as text.  Times are RFC 3339 text, for people; no decision compar
 
 from __future__ import annotations
 
+import sqlite3
 from typing import TYPE_CHECKING, Final
 
+from holdfast.backends.files.control.schema_3 import V3
 from holdfast.errors import NewerSchemaError
 
 if TYPE_CHECKING:
-    import sqlite3
+    from collections.abc import Iterator
 
 __all__ = ["MIGRATIONS", "VERSION", "checked_version", "migrate", "schema_version"]
 
@@ -156,22 +158,34 @@ ALTER TABLE turns ADD COLUMN instructions TEXT;
 ALTER TABLE turns ADD COLUMN seed BLOB;
 """
 
-MIGRATIONS: Final = (_V1, _V2)
+MIGRATIONS: Final = (_V1, _V2, V3)
 VERSION: Final = len(MIGRATIONS)
 
 
-def migrate(connection: sqlite3.Connection, path: str) -> None:
+def migrate(connection: sqlite3.Connection, path: str, *, upto: int = VERSION) -> None:
     """
-    Bring the schema to our version.  Called inside a write transaction, which it is all of.
+    Bring the schema to our version, or to an earlier one (*upto*).  Called inside a write
+    transaction, which it is all of.
 
     Raises:
         NewerSchemaError: the store is ahead of us.
     """
     found = checked_version(connection, path)
-    for number, script in enumerate(MIGRATIONS[found:], start=found + 1):
-        for statement in script.split(";\n"):  # No statement of ours holds one inside.
+    for number, script in enumerate(MIGRATIONS[found:upto], start=found + 1):
+        for statement in _statements(script):
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {number}")
+
+
+def _statements(script: str) -> Iterator[str]:
+    """One by one: `executescript` would commit what stands open."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+    assert not statement.strip(), statement
 
 
 def checked_version(connection: sqlite3.Connection, path: str) -> int:

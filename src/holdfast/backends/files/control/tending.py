@@ -7,7 +7,7 @@ idempotency keys do; no key names it any more, and `transcript` says where the f
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from holdfast._stamps import now_iso
 from holdfast.backends.files.control.rows import event, fetch_session
@@ -69,7 +69,7 @@ def belonging(db: sqlite3.Connection, session_id: SessionId) -> Belonging:
 
 def raise_generation(
     db: sqlite3.Connection, session_id: SessionId, generation: int, end_offset: int,
-    told: Mapping[str, int],
+    told: Mapping[str, Any],
 ) -> int:  # fmt: skip
     """
     The transcript was rewritten, whole and synced: book that.  Asked under its write lock.

@@ -16,6 +16,9 @@ Rules
    each request that can is looked up by its id, and the others are told that it is unknown.
 3. Inside a transaction: a few statements, no waiting, no callbacks.
 4. `busy_timeout` is 0: the deadline is ours, and one total.
+5. Each transaction looks at the schema's version.  If a newer Holdfast has migrated the store
+   under us, whatever would begin something new is refused, and what runs may still end:
+   migrations only add.
 """
 
 from __future__ import annotations
@@ -29,9 +32,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from holdfast import _points
+from holdfast.backends.files.control import schema
 from holdfast.backends.files.control.entrance import inside, roll_back
 from holdfast.backends.files.control.faults import translated
-from holdfast.errors import HoldfastError, UnavailableError
+from holdfast.errors import HoldfastError, NewerSchemaError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +58,7 @@ class _Request:
     #: Looks the request up by its id after a COMMIT of unknown fate; None = not there.
     landed: Callable[[sqlite3.Connection], Any] | None
     pokes: bool
+    begins: bool  #: It would begin something new.
     answer: Future[Any] = field(default_factory=Future)
     result: Any = None
     refusal: BaseException | None = None
@@ -70,6 +75,8 @@ class Writer:
         self._timeout_s = timeout_s
         self._queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._closing = False
+        #: A newer Holdfast has this store now.
+        self.outgrown: NewerSchemaError | None = None
         self._thread = threading.Thread(target=self._work, name="holdfast-writer", daemon=True)
         self._thread.start()
 
@@ -79,9 +86,10 @@ class Writer:
         *,
         landed: Callable[[sqlite3.Connection], T | None] | None = None,
         pokes: bool = True,
+        begins: bool = False,
     ) -> Future[T]:
         """Queue a transaction body; the future is answered after COMMIT, or with an error."""
-        request = _Request(run, landed, pokes)
+        request = _Request(run, landed, pokes, begins)
         if self._closing:
             request.answer.set_exception(self._gone("the store is closed"))
         else:
@@ -128,6 +136,7 @@ class Writer:
         try:
             with inside(db, self._gate, self._path, self._timeout_s):
                 _points.reach("control.begun")
+                self._look_at_version(db)
                 for request in batch:
                     self._run_one(db, request, alone=len(batch) == 1)
                 self._commit(db, batch)
@@ -146,7 +155,16 @@ class Writer:
             else:
                 request.answer.set_result(request.result)
 
+    def _look_at_version(self, db: sqlite3.Connection) -> None:
+        try:
+            schema.checked_version(db, self._path)
+        except NewerSchemaError as error:
+            self.outgrown = error
+
     def _run_one(self, db: sqlite3.Connection, request: _Request, *, alone: bool) -> None:
+        if request.begins and self.outgrown is not None:
+            request.refusal = self.outgrown
+            return
         if not alone:
             db.execute("SAVEPOINT request")
         try:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from holdfast.backends.files.lock.hold import Hold
     from holdfast.backends.files.transcript.loaded import Reading
+    from holdfast.types import LineEnd
 
 __all__ = ["HeldFile"]
 
@@ -233,6 +234,10 @@ class HeldFile:
         synced = self._durability == "always" or (self._durability == "turn" and final)
         end = self._hold.append(data, sync=synced)
         return Appended(data, end, self._generation, synced)
+
+    def ends(self) -> list[LineEnd]:
+        """Every whole line, in order.  Reads all of it.  Raises StoreError."""
+        return list(jsonl.ends(read_bytes(self._hold.fd, 0, self.size(), self.path)))
 
     def release(self) -> None:
         """Give the write lock back.  Idempotent; never raises."""

@@ -25,7 +25,15 @@ from holdfast.errors import BadTranscriptError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from holdfast.types import EntriesPage, Entry, FencingToken, Session, TurnId
+    from holdfast.types import (
+        EntriesPage,
+        Entry,
+        FencingToken,
+        Session,
+        SessionId,
+        TurnId,
+        Vouched,
+    )
 
 __all__ = ["FilesTranscripts", "read_tree"]
 
@@ -61,6 +69,14 @@ class FilesTranscripts:
                 path=path, detail=f"it leads out of the state directory, to {resolved}"
             )
         return path
+
+    def is_at(self, session: Session, path: str) -> bool:
+        """By device and inode: symlinks and hard links are it, too."""
+        try:
+            ours, theirs = fs.table.stat(self.path(session)), fs.table.stat(path)
+        except (OSError, ValueError):
+            return False
+        return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
 
     async def acquire(
         self,
@@ -123,6 +139,14 @@ class FilesTranscripts:
         start = paging.offset_of(after, session.generation)
         return paging.page(path, session.generation, start, limit)
 
+    def shorter(self, vouched: Sequence[Vouched]) -> list[SessionId]:
+        """Those whose file is shorter than its rows say, or gone.  One stat each."""
+        return [
+            each.session_id
+            for each in vouched
+            if _size(os.path.join(self._state, each.transcript)) < each.end_offset
+        ]
+
     def end(self, session: Session) -> int:
         return paging.size_of(self.path(session))
 
@@ -150,6 +174,14 @@ class FilesTranscripts:
             return jsonl.encode([header])
 
         return publish
+
+
+def _size(path: str) -> int:
+    """-1: it is not there, or cannot be looked at."""
+    try:
+        return fs.table.stat(path).st_size
+    except OSError:
+        return -1
 
 
 def read_tree(path: str) -> Tree:

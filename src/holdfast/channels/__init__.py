@@ -1,0 +1,1 @@
+"""Channels: where committed replies are delivered to, and where messages come from."""
