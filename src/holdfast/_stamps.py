@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import threading
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-__all__ = ["age_ms", "now_iso", "now_ms", "uuid7"]
+__all__ = ["age_ms", "days_before", "now_iso", "now_ms", "uuid7"]
 
 _lock = threading.Lock()
 _last_ms = 0
@@ -45,6 +45,12 @@ def now_ms() -> int:
 def now_iso() -> str:
     """RFC 3339 in UTC with milliseconds, e.g. ``2026-11-20T11:02:03.456Z``."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def days_before(ms: int, days: float) -> str:
+    """The moment *days* before *ms* since the epoch, as `now_iso` shows moments."""
+    at = datetime.fromtimestamp(ms / 1000, UTC) - timedelta(days=days)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def age_ms(moment: str) -> int:

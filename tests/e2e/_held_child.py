@@ -1,10 +1,10 @@
 """
-A process whose interpreter is held, by a C call that never lets go of it.  Not a test.
+A process whose interpreter is held, by a C call that does not let go of it.  Not a test.
 
-    python _held_child.py STATE
+    python _held_child.py STATE interpreter
+    python _held_child.py STATE loop         only its event loop is held; its threads run
 
-Says `streaming`, and then nothing at all until a byte comes on stdin: no thread of it runs
-meanwhile.  Then it tries to show a token, run a tool, finish its turn, and take a delivery;
+Says `streaming`, and then nothing at all until a byte comes on stdin.  Then it tries to show a token, run a tool, finish its turn, and take a delivery;
 says `woke` and what came of that, and ends with stdin.
 """
 
@@ -44,8 +44,10 @@ class Agent:
         yield Text("before")
         await asyncio.sleep(0.2)  # For the text to be shown.
         say("streaming")
-        # PyDLL keeps the interpreter through the call: neither keeper nor reader runs.
-        ctypes.PyDLL(None).read(0, ctypes.create_string_buffer(1), 1)
+        if sys.argv[2] == "loop":
+            os.read(0, 1)
+        else:  # PyDLL keeps the interpreter through the call: no thread of ours runs.
+            ctypes.PyDLL(None).read(0, ctypes.create_string_buffer(1), 1)
         delivery = asyncio.ensure_future(self.take())
         yield Text("after")
         try:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import holdfast
-from holdfast._runtime import keeper, watching
+from holdfast._runtime import reaping, watching
 from holdfast.errors import (
     BadRequestError,
     BadTranscriptError,
@@ -165,7 +165,7 @@ async def test_a_turn_is_followed_from_one_owner_to_the_next(tmp_path: Path) -> 
 async def test_what_waits_is_taken_over_while_its_home_still_drains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeper, "ADOPT_AFTER_S", 1_000.0)
+    monkeypatch.setattr(reaping, "ADOPT_AFTER_S", 1_000.0)
     long, short = asyncio.Event(), asyncio.Event()
     first = ScriptedModel()
     first.on("long", Call("wait", long.wait), Say(("ok",)))

@@ -182,7 +182,7 @@ def only(state: Path) -> Path:
     return oracle.only_transcript(state).resolve()
 
 
-class _looking:  # noqa: N801  Used as a function.
+class _looking:
     """A store as an observer opens it: no runtime, and no transaction of its own."""
 
     def __init__(self, state: Path, settings: dict[str, Any]) -> None:

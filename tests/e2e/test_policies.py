@@ -444,3 +444,23 @@ async def test_a_child_that_would_wait_for_its_ancestor_is_refused_with_the_cycl
         assert outcome.turn_id in agent.error.cycle
         assert json.dumps(agent.error.to_json())
         assert len(await hf.store.control.turns(session_id=None)) == 2
+
+
+async def test_a_tool_whose_own_message_is_refused_fails_its_turn_and_not_the_runner(
+    opening: Open,
+) -> None:
+    class Refused(Slow):
+        hf: Holdfast
+
+        async def respond(
+            self, prompt: Prompt, hook: ToolHook
+        ) -> AsyncGenerator[AgentEvent, None]:
+            await self.hf.submit(KEY, "no", policy="reject")
+            async for event in super().respond(prompt, hook):
+                yield event
+
+    agent = Refused()
+    async with opening(agent) as hf:
+        agent.hf = hf
+        outcome = await (await hf.submit(KEY, "first")).outcome(WITHIN_S)
+        assert (outcome.kind, outcome.reason, outcome.attempts) == ("failed", "agent_error", 1)

@@ -39,7 +39,7 @@ def test_they_are_run_by_name_as_text_and_as_json() -> None:
     text = lab("run", "proof-same-file")
     assert "replies delivered 2 of 2" in text.stdout
     assert json.loads(lab("list", "--json").stdout)["scenarios"][0].keys() == {
-        "name", "thread", "about",
+        "name", "refs", "about",
     }  # fmt: skip
 
 
@@ -47,6 +47,6 @@ def test_an_unknown_name_is_told_before_anything_runs() -> None:
     refused = lab("run", "proof-eio", "proof-nothing")
     assert refused.returncode == 2
     assert refused.stdout == ""
-    assert "proof-same-file" in refused.stderr
+    assert "holdfast lab list" in refused.stderr
     with pytest.raises(NotFoundError):
         run_proof("proof-nothing")

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import holdfast
 from holdfast.testing import ScriptedModel
 from holdfast.testing.scripted import Say
@@ -31,12 +33,17 @@ async def said(child: subprocess.Popen[str], event: str) -> dict[str, Any]:
             return told
 
 
+@pytest.mark.parametrize("held", ["interpreter", "loop"])
 async def test_code_that_holds_the_interpreter_loses_the_lease_and_finds_every_door_closed(
-    tmp_path: Path,
+    tmp_path: Path, held: str
 ) -> None:
-    """No token, no tool, no write, no delivery: it tries each before its keeper can run."""
+    """
+    No token, no tool, no write, no delivery: it tries each before its loop can be told.
+
+    Code that holds the loop alone is no better: the keeper's thread could renew, and must not.
+    """
     with subprocess.Popen(
-        [sys.executable, str(CHILD), str(tmp_path)],
+        [sys.executable, str(CHILD), str(tmp_path), held],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     ) as child:  # fmt: skip
         assert child.stdin is not None
@@ -60,7 +67,9 @@ async def test_code_that_holds_the_interpreter_loses_the_lease_and_finds_every_d
                 told = await said(child, "outcome")
                 assert told["text"] == "the heir's"
                 log = hf.store.live.tail(turn.turn_id)
-                shown = [e.data["text"] for e in log.read(end.data["token"]) if e.kind == "text"]
+                shown = [
+                    e.data["text"] for e in log.read(end.data["token"]) if e.kind == "text"
+                ]
                 assert shown == ["before"]
                 [owed] = await hf.store.control.deliveries(turn_id=turn.turn_id)
                 assert (owed.state, owed.attempts) == ("pending", 0)
@@ -106,9 +115,10 @@ async def test_a_renewal_that_fails_because_the_store_is_blocked_closes_no_door(
             member.go()
             member.until("done")
         assert (outcome.text, outcome.attempts) == ("one two three", 1)
-        assert await hf.store.control.events(kinds=["fenced", "buried", "lease"]) == [
-            each for each in await hf.store.control.events(kinds=["lease"])
+        kinds = [
+            e.kind for e in await hf.store.control.events(kinds=["fenced", "buried", "lease"])
         ]
+        assert kinds == ["lease"]
     [final] = oracle.finals(oracle.read(oracle.only_transcript(tmp_path)))
     assert final["holdfast"]["token"] == 1
 

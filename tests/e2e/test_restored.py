@@ -138,7 +138,6 @@ async def test_a_transcript_that_is_gone_is_told_and_left_alone(tmp_path: Path) 
     assert not path.exists()
 
 
-
 def _drop_middle(lines: list[bytes]) -> list[bytes]:
     return [*lines[:1], *lines[3:-1]]
 

@@ -8,7 +8,6 @@ Nothing here asserts how long anything took; only what came of it, and in which 
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 from collections.abc import AsyncGenerator
 from datetime import datetime
@@ -18,10 +17,15 @@ from typing import Any
 import pytest
 
 import holdfast
+from holdfast._core.settings import parse
 from holdfast._runtime.attempt import Attempt
+from holdfast._runtime.recovery import Recovery
 from holdfast._runtime.runner import Runner
+from holdfast.backends.memory.store import MemoryStore
+from holdfast.backends.memory.world import World
 from holdfast.errors import FencedError, HoldfastError
 from holdfast.testing import ScriptedModel
+from holdfast.testing._conform import asked_for
 from holdfast.testing.scripted import Call, Say
 from holdfast.types import Text, ToolCall
 from support import oracle
@@ -276,6 +280,32 @@ async def test_a_successor_starts_when_its_fenced_predecessor_has_had_its_settle
             assert [event["text"] for event in seen] == ["one "], "a fenced owner was shown"
     [final] = oracle.finals(oracle.read(oracle.only_transcript(tmp_path)))
     assert final["holdfast"]["token"] > end.data["newer"]
+
+
+async def test_a_reaper_that_died_while_it_settled_left_the_settling_to_the_next() -> None:
+    """It had fenced a living owner, and was gone before that one had its settle bound."""
+    world, settings = World(), parse({"abort.settle_ms": 1_000})
+    owner, reaper, heir = (MemoryStore(world, settings) for _ in range(3))
+    for store in (owner, reaper, heir):
+        await store.control.register(store.owner)
+        await store.control.register_runner(store.owner.owner_id, ["main"], permanent=True)
+    asked = asked_for(session_key=KEY)
+    await owner.control.admit(asked, ())
+    leased = await owner.control.pick(owner.owner.owner_id, ["main"], settings.lanes)
+    assert leased is not None
+    session_id, me = leased.session.session_id, reaper.owner.owner_id
+    await reaper.control.take_over(session_id, leased.token, me)
+    world.kill(me)
+    ended: list[Any] = []
+    recovery = Recovery(heir, settings, ended.append)
+    [lease] = (await heir.control.look(heir.owner.owner_id)).leases
+    assert lease.recovering
+    await recovery.end_attempt(lease, "owner_died")
+    events = await heir.control.events(kinds=["fenced", "requeue"])
+    assert [event.kind for event in events] == ["fenced", "fenced", "requeue"]
+    assert at(events[2]) - at(events[1]) >= 1.0
+    for store in (owner, heir):
+        await store.close()
 
 
 def at(event: Any) -> float:

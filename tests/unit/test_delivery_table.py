@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast._core import delivery
@@ -137,6 +137,7 @@ def queues(draw: Any) -> list[Delivery]:
 
 
 @given(queues())
+@settings(max_examples=500)
 def test_who_is_taken_is_due_and_passes_only_who_has_blocked_for_ten_minutes(
     owed: list[Delivery],
 ) -> None:
@@ -167,3 +168,11 @@ def test_something_that_can_be_done_is_found_and_a_later_look_is_asked_for(
     if found.take is None and owed and not any(e.state == "attempting" for e in owed):
         assert found.wake_ms is not None
         assert found.wake_ms > NOW_MS
+
+
+def test_parts_of_one_turn_never_pass_each_other() -> None:
+    stuck = row(1, "a", blocking_ms=NOW_MS - HEAD_BLOCKS_MS, not_before_ms=NOW_MS + 5)
+    second, other = row(2, "a"), row(3, "b")
+    assert look([stuck, second], NOW_MS).take is None
+    found = look([stuck, second, other], NOW_MS)
+    assert (found.take, found.passed) == (other, (stuck, second))

@@ -17,7 +17,7 @@ def test_every_counter_of_the_write_locks_is_shown() -> None:
     shown = {
         sample.name: sample.value
         for metric in _Collected(
-            nothing, HoldStatistics(acquired=9, **counted), nothing
+            nothing, HoldStatistics(acquired=9, **counted), nothing, nothing
         )._locks()
         for sample in metric.samples
     }

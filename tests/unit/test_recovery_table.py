@@ -14,7 +14,16 @@ from itertools import product
 import pytest
 
 from holdfast._core import turns
-from holdfast._core.recovery import Bounds, Facts, Remedy, State, Work, judge, lost_s, next_age_s
+from holdfast._core.recovery import (
+    Bounds,
+    Facts,
+    Remedy,
+    State,
+    Work,
+    judge,
+    lost_s,
+    next_age_s,
+)
 
 WARN_S, ABORT_S, IDLE_S, MAX_S, TOOL_S = 120.0, 300.0, 60.0, 3600.0, 900.0
 BOUNDS = Bounds(warn_s=WARN_S, abort_s=ABORT_S, idle_s=IDLE_S, max_s=MAX_S)
@@ -43,7 +52,7 @@ def without_progress(facts: Facts) -> float:
     return facts.progress_age_s
 
 
-def by_the_table(facts: Facts) -> tuple[str, str, str, str | None]:
+def by_the_table(facts: Facts) -> tuple[str, str, str, str | None]:  # noqa: PLR0911
     """(begins the line, reason, class, abort)"""
     lost, queued = without_progress(facts), facts.queue_depth > 0
     idle = facts.state is State.IDLE

@@ -57,7 +57,7 @@ def change(hf: Holdfast, sql: str, *values: Any) -> None:
 
 def age(hf: Holdfast, turn_id: TurnId, days: float) -> None:
     """Let a turn have been accepted, and ended, *days* ago."""
-    at = retention.before(_stamps.now_ms() - int(days * retention.DAY_MS), 0)
+    at = _stamps.days_before(_stamps.now_ms() - int(days * retention.DAY_MS), 0)
     back_ms = int(days * retention.DAY_MS)
     world = getattr(hf.store.control, "_world", None)
     if world is None:

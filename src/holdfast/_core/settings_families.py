@@ -28,7 +28,8 @@ _SIGNING: Final = Form(
 )
 _KEY: Final = Form(r"main|(agent|hook):[^\s/\\]+", "a session's key like agent:main:main")
 _SENDER: Final = Form(
-    r"[^\s,]([^,\x00-\x1f\x7f]*[^\s,])?", "a sender's name or id, without commas"
+    r"[^\s,\x00-\x1f\x7f]([^,\x00-\x1f\x7f]*[^\s,\x00-\x1f\x7f])?",
+    "a sender's name or id, without commas",
 )
 _AGENT: Final = Form(r"[a-z0-9][a-z0-9_-]{0,63}", "an agent's id, lower case, like main")
 

@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast import _points
 from holdfast._core import failover
-from holdfast.errors import AbortedError, CoordinationError, ProviderError, StoreError
+from holdfast.errors import (
+    AbortedError,
+    FencedError,
+    LeaseLostError,
+    LockLostError,
+    ProviderError,
+    StoreError,
+)
 from holdfast.types import Final, Made, Silent, Text
 
 if TYPE_CHECKING:
@@ -106,8 +113,8 @@ class Conversation:
                 self._live.emit("attempt", n=attempt, reason=error.reason)
             except AbortedError as error:  # It is to end, and a tool was about to begin.
                 return self._ended("aborted", error.reason, None)
-            except (CoordinationError, StoreError):
-                raise
+            except (FencedError, LeaseLostError, LockLostError, StoreError):
+                raise  # Ours; any other is a tool's, which asked for something of its own.
             except Exception as error:  # noqa: BLE001  An agent is anybody's code.
                 _log.exception("turn %s: the agent failed", prompt.turn_id)
                 return self._ended("failed", "agent_error", f"{type(error).__name__}: {error}")

@@ -64,19 +64,13 @@ repeat   true: not used up by a request
 @app.command("list")
 def list_(as_json: output.Json = False) -> None:
     """List what `lab run` can run."""
-    from holdfast.lab.proofs import PROOFS
+    from holdfast.lab.catalogue import listed
 
     if as_json:
-        found = [
-            {"name": name, "thread": proof.thread, "about": proof.about}
-            for name, proof in PROOFS.items()
-        ]
-        output.emit({"scenarios": found})
+        names = ("name", "refs", "about")
+        output.emit({"scenarios": [dict(zip(names, each, strict=True)) for each in listed()]})
         return
-    output.table(
-        ("NAME", "THREAD", "ABOUT"),
-        ((name, proof.thread, proof.about) for name, proof in PROOFS.items()),
-    )
+    output.table(("NAME", "REPORTED IN", "ABOUT"), listed())
 
 
 @app.command()
@@ -85,19 +79,19 @@ def run(
     as_json: output.Json = False,
 ) -> None:
     """
-    Run demonstrations of the founding threads on this code: there, here, every event's time.
+    Run demonstrations and incidents on this code: what happened there, what happens here.
 
     Exit code 1 unless each of them passes.  With --json one object a line.
 
     \b
     holdfast lab run proof-same-file
-    holdfast lab run proof-dispose proof-contention proof-eio --json
+    holdfast lab run incidents --json
     """
-    from holdfast.lab.proofs import checked, run_proof
+    from holdfast.lab.catalogue import checked, run_named
 
     passed = True
     for name in checked(names):
-        found = run_proof(name, None if as_json else output.say)
+        found = run_named(name, None if as_json else output.say)
         passed = passed and found["passed"]
         if as_json:
             output.emit(found)

@@ -13,7 +13,7 @@ from holdfast.types import Handover, Reset
 
 if TYPE_CHECKING:
     from holdfast.backends.memory.world import Room, World
-    from holdfast.types import OwnerId, SessionId, Turn
+    from holdfast.types import OwnerId, SessionId
 
 __all__ = ["answer_handover", "ask_handover", "handover", "handovers", "reset"]
 
@@ -59,11 +59,10 @@ def reset(world: World, key: str) -> Reset:
 
 def _part(world: World, *rooms: Room) -> None:
     """Nobody has a host in another session."""
-    for room in rooms:
-        for turn_id in sorted(room.waiting):
-            turn: Turn = world.turns[turn_id]
-            if turn.host and world.turns[turn.host].session_id != turn.session_id:
-                unhost(world, turn)
+    waiting = [world.turns[turn_id] for room in rooms for turn_id in room.waiting]
+    for turn in sorted(waiting, key=lambda each: each.admission):
+        if turn.host and world.turns[turn.host].session_id != turn.session_id:
+            unhost(world, turn)
 
 
 def ask_handover(world: World, session_id: SessionId) -> Handover | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from holdfast import _stamps
 from holdfast._core import retention
 from holdfast._core.retention import DAY_MS, SLICE
 from holdfast._core.turns import State
@@ -25,7 +26,10 @@ def trim(world: World, kind: str, keep_days: int, after: str) -> Trimmed:
 
 def _turns(world: World, keep_days: int, after: str) -> Trimmed:
     ended_at, _, admission = after.partition(" ")
-    behind, until = (ended_at, int(admission or 0)), retention.before(world.now_ms(), keep_days)
+    behind, until = (
+        (ended_at, int(admission or 0)),
+        _stamps.days_before(world.now_ms(), keep_days),
+    )
     found = sorted(
         (turn for turn in world.turns.values() if _is_ended(world, turn, until)), key=_order
     )
@@ -61,7 +65,7 @@ def _both(keep_days: int) -> int:
 def _is_over(world: World, turn: Turn, days: int) -> bool:
     return (
         turn.state == State.DONE.value
-        and (turn.ended_at or "") < retention.before(world.now_ms(), days)
+        and (turn.ended_at or "") < _stamps.days_before(world.now_ms(), days)
         and turn.accepted_ms < world.clock_ms() - days * DAY_MS
         and not any(
             each.turn_id == turn.turn_id and retention.is_owed(each)

@@ -71,9 +71,9 @@ def _turns(db: sqlite3.Connection, keep_days: int, after: str) -> Trimmed:
         _ENDED,
         (
             now_ms - keep_days * DAY_MS,
-            retention.before(wall_ms, retention.IDEMPOTENCY_DAYS),
+            _stamps.days_before(wall_ms, retention.IDEMPOTENCY_DAYS),
             now_ms - retention.IDEMPOTENCY_DAYS * DAY_MS,
-            ended_at, retention.before(wall_ms, keep_days), ended_at, int(admission or 0),
+            ended_at, _stamps.days_before(wall_ms, keep_days), ended_at, int(admission or 0),
             SLICE,
         ),
     ).fetchall()  # fmt: skip
@@ -95,7 +95,7 @@ def _idempotency(db: sqlite3.Connection, keep_days: int, after: str) -> Trimmed:
     rows = db.execute(
         _KEYS,
         (
-            retention.before(wall_ms, days), clock_ms(db) - days * DAY_MS, after,
+            _stamps.days_before(wall_ms, days), clock_ms(db) - days * DAY_MS, after,
             retention.id_before(wall_ms, days), SLICE,
         ),
     ).fetchall()  # fmt: skip

@@ -63,9 +63,7 @@ class Executioner:
                 found.append(FrozenHolder(owner.pid, owner.start_time, path, owner, said))
         return found
 
-    def end(
-        self, holder: FrozenHolder, owners: Collection[Owner], stopped_ms: int
-    ) -> Verdict:
+    def end(self, holder: FrozenHolder, owners: Collection[Owner], stopped_ms: int) -> Verdict:
         """
         End *holder*, if the table says so; everything is read again, behind its pidfd.
 
@@ -92,9 +90,7 @@ class Executioner:
             fs.close_quietly(fd)
         return verdict
 
-    def _facts(
-        self, holder: FrozenHolder, owners: Collection[Owner], stopped_ms: int
-    ) -> Facts:
+    def _facts(self, holder: FrozenHolder, owners: Collection[Owner], stopped_ms: int) -> Facts:
         pid, start = holder.pid, holder.start_time
         owner = _owner_of(pid, start, owners)
         status = _status(pid)
