@@ -14,6 +14,7 @@ from tests.support.door import door
 from tests.support.holding import children
 
 import holdfast
+from holdfast._core.turns import Event
 from holdfast.errors import NotFoundError
 from holdfast.testing import ScriptedModel
 
@@ -132,6 +133,33 @@ async def test_a_retry_after_a_reset_finds_the_first_receipt(tmp_path: Path) -> 
         again = await hf.submit(KEY, "pay", idempotency_key="k")
         assert (again.turn_id, again.fresh) == (first.turn_id, False)
         assert again.session_id == first.session_id
+
+
+async def test_a_turn_that_had_started_stays_even_if_it_waits_again(tmp_path: Path) -> None:
+    """Its question stands in the old transcript."""
+    async with holdfast.open(tmp_path) as hf:
+        control, me = hf.store.control, hf.store.owner.owner_id
+        began = await hf.submit(KEY, "began")
+        await control.register_runner(me, ["main"], permanent=False)
+        leased = await control.pick(me, ["main"], hf.settings.lanes)
+        assert leased is not None
+        await control.put_back(
+            began.turn_id, leased.token, what=Event.GIVE_BACK, reason="drained", delay_ms=60_000
+        )
+        waits = await hf.submit(KEY, "waits")
+        done = await hf.reset(KEY)
+        assert (done.moved, done.stayed) == ((waits.turn_id,), (began.turn_id,))
+        assert (await control.turn(began.turn_id)).session_id == done.old.session_id
+
+
+async def test_a_key_is_reset_by_its_alias_too(tmp_path: Path) -> None:
+    async with holdfast.open(tmp_path) as hf:
+        await hf.add_alias(ALIAS, KEY)
+        first = await hf.submit(KEY, "one")
+        done = await hf.reset(ALIAS)
+        assert done.moved == (first.turn_id,)
+        for key in (KEY, ALIAS):
+            assert (await hf.session(key)).session_id == done.new.session_id
 
 
 async def test_a_key_that_nobody_has_used_is_not_reset(tmp_path: Path) -> None:

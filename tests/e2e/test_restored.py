@@ -191,6 +191,20 @@ async def test_of_another_generation_nothing_is_put_back(tmp_path: Path) -> None
     assert path.read_bytes() == cut
 
 
+async def test_the_lines_of_another_generation_are_never_put_back(tmp_path: Path) -> None:
+    """Somebody has rewritten it and said so, and the rows have lines of before."""
+    path = await talk(tmp_path)
+    async with holdfast.open(tmp_path) as hf:
+        await asyncio.to_thread(
+            hf.store.control.tend,  # type: ignore[attr-defined]
+            lambda db: db.execute("UPDATE sessions SET generation = 2"),
+        )
+    path.write_bytes(cut := path.read_bytes()[: ends_of_lines(path.read_bytes())[2]])
+    found, _ = await started(tmp_path)
+    assert (len(found.restored), len(found.rewritten)) == (0, 1)
+    assert path.read_bytes() == cut
+
+
 async def test_turns_without_a_reply_between_are_not_in_the_way(tmp_path: Path) -> None:
     """Their entries are in no row: what the others wrote is put back, and stays put back."""
     path = await talk(tmp_path, turns=2)

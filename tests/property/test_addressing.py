@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import replace
 
 import hypothesis.strategies as st
@@ -98,8 +99,6 @@ def test_different_facts_never_share_a_conversation(one: Address, other: Address
 
 
 def _folded(text: str) -> str:
-    import unicodedata  # noqa: PLC0415
-
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).lower())
 
 

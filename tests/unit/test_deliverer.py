@@ -15,6 +15,7 @@ from holdfast import _points
 from holdfast._core import delivery
 from holdfast._core.delivery import MAY_HAVE_ARRIVED, SENT_AGAIN
 from holdfast._runtime.runtime import Holdfast
+from holdfast.backends.files.control import tending
 from holdfast.errors import (
     BadRequestError,
     DeliveryError,
@@ -311,3 +312,14 @@ async def test_a_channel_that_nobody_knows_is_refused_by_name() -> None:
             assert caught.value.known == ["crm", "fake"]
         # The settings alone say enough for who only admits.
         assert (await hf.submit("main", "hello", target="crm:ann")).turn_id
+
+
+async def test_what_was_delivered_is_purged_with_its_session(tmp_path: Path) -> None:
+    async with opened(str(tmp_path / "s"), FakeChannel()) as hf:
+        [row] = await owed(hf, await sent(hf, "a-secret-word"))
+        assert b"a-secret-word" in row.body
+        control: Any = hf.store.control
+        control.tend(
+            lambda db: tending.mark_deleted(db, row.session_id, "gone.deleted-1", purge=True)
+        )
+        assert (hf.store.control.delivery_now(row.delivery_id)).body == b""

@@ -51,7 +51,10 @@ async def test_nothing_new_is_taken_and_what_runs_is_finished(tmp_path: Path) ->
         migrate(tmp_path)
         with pytest.raises(NewerSchemaError) as refused:
             await hf.submit(KEY, "too late")
-        assert (refused.value.found, refused.value.known) == (schema.VERSION + 1, schema.VERSION)
+        assert (refused.value.found, refused.value.known) == (
+            schema.VERSION + 1,
+            schema.VERSION,
+        )
         with pytest.raises(NewerSchemaError):
             await hf.store.control.reset(KEY)
         await asyncio.wait_for(hf.outgrown.wait(), WITHIN_S)

@@ -222,7 +222,9 @@ async def test_a_reply_that_was_salvaged_stays(hf: Holdfast) -> None:
 async def test_a_wall_clock_that_jumps_ahead_takes_nothing_away(
     hf: Holdfast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    turns = [await replied(hf, f"m{n}", idempotency_key=f"k{n}") for n in range(4)]
+    turns = [
+        await replied(hf, f"m{n}", idempotency_key=f"k{n}" if n % 2 else None) for n in range(6)
+    ]
     year_ms = _stamps.now_ms() + 365 * retention.DAY_MS
     monkeypatch.setattr(_stamps, "now_ms", lambda: year_ms)
     world = getattr(hf.store.control, "_world", None)

@@ -20,7 +20,8 @@ question, although that entry's writer did not come before the reply's.  The fen
 says who came first: whoever holds token n has loaded all that smaller tokens wrote, so a turn
 that went back to its place and was overtaken there has seen what overtook it.  An equal or a
 greater token, or none, means that two turns ran at once.  Side entries are not on the way,
-and a question that was merged into the reply's turn is its own.
+and a question that was merged into the reply's turn is its own.  A reply marked `rebased` was
+put over what its model had not seen, knowingly.
 Nobody can tell what stood above an entry whose parent is missing, or was put in by a repair.
 """
 
@@ -194,7 +195,7 @@ class _Checking:
         stamp = entry.get("holdfast")
         if here.turn is not None and isinstance(stamp, dict):
             if stamp.get("final") is True:
-                self._final(here, here.turn)
+                self._final(here, here.turn, rebased=stamp.get("rebased") is True)
             if stamp.get("salvaged") is True:
                 self.salvaged.append((line, here.turn))
         self._note_repair(line, entry)
@@ -215,11 +216,13 @@ class _Checking:
         self.tell(line, "unknown_parent", detail)
         return None, True
 
-    def _final(self, final: _Seen, turn: str) -> None:
+    def _final(self, final: _Seen, turn: str, *, rebased: bool) -> None:
         first = self.finals.setdefault(turn, final.line)
         if first != final.line:
             detail = f"turn {_short(turn)} has its reply on line {first} already"
             self.tell(final.line, "two_finals", detail)
+        if rebased:  # Blind, and it says so itself.
+            return
         here = final
         while here.parent is not None:
             here = self.seen[here.parent]

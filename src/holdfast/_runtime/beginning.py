@@ -13,10 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from holdfast import _points
 from holdfast._core import salvage, turns
+from holdfast._core.tree import is_question
 from holdfast._runtime import booking, entries, merging
 from holdfast._runtime.conversation import Ended
 from holdfast._stamps import uuid7
@@ -65,7 +64,8 @@ async def load(attempt: Attempt, leased: Leased) -> Begun | Turn:
         attempt.question = left.questions.get(turn.turn_id)
         return await attempt.close(ended, branch.leaf)
     if leased.finished is not None:
-        attempt.finished = msgspec.json.decode(leased.finished)
+        asked = left.questions.get(turn.turn_id)
+        attempt.finished = booking.finished(held, turn, leased.finished, asked)
         return await attempt.close(None, branch.leaf)
     rows = await control.made(turn.turn_id) if leased.again is not None else []
     question, branch = _ask(attempt, leased, branch, left)
@@ -107,10 +107,12 @@ def _ask(attempt: Attempt, leased: Leased, branch: Branch, left: Tree) -> tuple[
     assert held is not None
     attempt.question = left.questions.get(turn.turn_id)
     if attempt.question is not None:
-        at = next((e for e in branch.kept if e.get("id") == attempt.question), None)
-        if at is not None:
-            attempt.written = [at]
-        if at is not None or not turn.hosted:
+        # The one on the branch may be a later one than the first that was asked.
+        asked = [e for e in branch.kept if _is_of(e, turn.turn_id) and is_question(e)]
+        if asked:
+            attempt.written = asked[-1:]
+            attempt.question = asked[-1]["id"]
+        if asked or not turn.hosted:
             return attempt.question, branch
     stamp = entries.Stamp(turn.turn_id, turn.attempts, attempt.token)
     batch = entries.asked(leased, stamp, branch, held.load)
@@ -143,6 +145,11 @@ def _merge(
         behind.extend(batch)
     attempt.written = [*attempt.written, *behind]
     return behind
+
+
+def _is_of(entry: Entry, turn_id: str) -> bool:
+    stamp = entry.get("holdfast")
+    return isinstance(stamp, dict) and stamp.get("turn") == turn_id
 
 
 def _is_ours(entry: Entry, turn_id: str, merges: set[TurnId]) -> bool:

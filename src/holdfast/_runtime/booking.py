@@ -13,9 +13,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from holdfast import _points
 from holdfast._core import jsonl
-from holdfast._core.tree import text_of
+from holdfast._core.tree import as_message, text_of
 from holdfast._runtime import entries, merging
 from holdfast.errors import FencedError
 from holdfast.types import Appended, Commit
@@ -27,7 +29,15 @@ if TYPE_CHECKING:
     from holdfast.ports import ControlStore, HeldTranscript
     from holdfast.types import Entry, FencingToken, Leased, Session, Turn, TurnId
 
-__all__ = ["append_checked", "append_ended", "book_reply", "check_token", "found", "left_by"]
+__all__ = [
+    "append_checked",
+    "append_ended",
+    "book_reply",
+    "check_token",
+    "finished",
+    "found",
+    "left_by",
+]
 
 
 def check_token(control: ControlStore, session: Session, token: FencingToken) -> None:
@@ -95,18 +105,37 @@ def append_ended(
     Say in the transcript, after *leaf*, that a running turn ended without a reply.
 
     A turn that was rolled back leaves the branch: its *question*'s parent is the leaf again,
-    unless somebody else has written behind it meanwhile.
+    unless somebody else has said something behind it meanwhile.
     """
     stamp = entries.Stamp(turn.turn_id, turn.attempts, token)
     batch = [entries.ended(stamp, leaf, outcome, reason, side=False)]
     if reason == "rolled_back" and question is not None:
         kept = held.branch().kept
         at = next((entry for entry in kept if entry.get("id") == question), None)
-        if at is not None and all(
-            _is_of(e, turn.turn_id) for e in merging.since(kept, question)
-        ):
+        if at is not None and not _others_spoke(kept, question, turn.turn_id):
             batch.append(entries.left_branch(stamp, batch[0]["id"], at.get("parentId")))
     append_checked(control, held, session, token, batch)
+
+
+def finished(
+    held: HeldTranscript, turn: Turn, kept: bytes, question: str | None
+) -> list[Entry]:
+    """
+    A reply that waited in its turn's row, as it is to be appended now.
+
+    Turns that overtook it meanwhile may have spoken: its model has not seen them, and its
+    entries say so (`rebased`).
+    """
+    batch: list[Entry] = msgspec.json.decode(kept)
+    if question is not None and _others_spoke(held.branch().kept, question, turn.turn_id):
+        return entries.rebased(batch, None)
+    return batch
+
+
+def _others_spoke(branch: Sequence[Entry], question: str, turn_id: str) -> bool:
+    """Whether a message that is not of the turn's run stands behind its question."""
+    behind = merging.since(branch, question)
+    return any(as_message(entry) is not None and not _is_of(entry, turn_id) for entry in behind)
 
 
 def left_by(held: HeldTranscript, leased: Leased) -> Tree:

@@ -18,11 +18,14 @@ from holdfast import _points
 from holdfast._core import failover
 from holdfast.errors import (
     AbortedError,
+    DrainingError,
     FencedError,
     LeaseLostError,
     LockLostError,
+    LockWaitError,
     ProviderError,
     StoreError,
+    TakeoverError,
 )
 from holdfast.types import Final, Made, Silent, Text
 
@@ -36,6 +39,12 @@ if TYPE_CHECKING:
     from holdfast.types import AgentEvent, Prompt
 
 __all__ = ["Conversation", "Ended", "Said"]
+
+#: What an attempt knows an answer to.  Any other is a tool's, which asked for something of
+#: its own and was refused: that is its agent's failure, and no reason to run the turn again.
+_CONTENTION = (
+    FencedError, LeaseLostError, LockLostError, LockWaitError, TakeoverError, StoreError,
+)  # fmt: skip
 
 _log = logging.getLogger("holdfast.turn")
 
@@ -113,8 +122,10 @@ class Conversation:
                 self._live.emit("attempt", n=attempt, reason=error.reason)
             except AbortedError as error:  # It is to end, and a tool was about to begin.
                 return self._ended("aborted", error.reason, None)
-            except (FencedError, LeaseLostError, LockLostError, StoreError):
-                raise  # Ours; any other is a tool's, which asked for something of its own.
+            except DrainingError:  # A tool asked for something, and this process is closing.
+                return self._ended("aborted", "drained", None)
+            except _CONTENTION:
+                raise
             except Exception as error:  # noqa: BLE001  An agent is anybody's code.
                 _log.exception("turn %s: the agent failed", prompt.turn_id)
                 return self._ended("failed", "agent_error", f"{type(error).__name__}: {error}")
@@ -131,6 +142,8 @@ class Conversation:
                 )
                 async with aclosing(self._agent.respond(prompt, self._tools)) as events:
                     async for event in events:
+                        if idle.expired():  # It was told to stop, and goes on all the same.
+                            raise TimeoutError
                         progress.bytes_came()
                         idle.reschedule(None)  # Keeping it is our time, not the model's.
                         if (said := await self._take(event, prompt.attempt)) is not None:

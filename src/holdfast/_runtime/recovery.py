@@ -16,10 +16,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
 from holdfast._core import turns
-from holdfast._core.turns import Event
 from holdfast._runtime import booking, entries, merging
 from holdfast.errors import (
     BadTranscriptError,
@@ -127,7 +124,9 @@ class Recovery:
             self._ended(await booking.found(control, held, session, turn, token, left, end))
         elif turn.finished is not None:
             leaf, hosted = held.leaf(), control.hosted(turn.turn_id)
-            batch = entries.reparented(msgspec.json.decode(turn.finished), leaf)
+            asked = left.questions.get(turn.turn_id)
+            kept = booking.finished(held, turn, turn.finished, asked)
+            batch = entries.reparented(kept, leaf)
             merged = merging.answered(held, hosted, leaf, turn.turn_id)
             appended = booking.append_checked(control, held, session, token, batch)
             held.release()

@@ -177,9 +177,7 @@ class Sending:
         self._check_usable()
         me, target = self.store.owner.owner_id, more.get("target")
         if target is not None:
-            more["part_chars"] = part_chars_of(
-                target, self.settings, self._deliverer.channels
-            )
+            more["part_chars"] = part_chars_of(target, self.settings, self._deliverer.channels)
         asked = admission.asked(
             self.settings,
             key,

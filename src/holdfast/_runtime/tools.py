@@ -29,7 +29,7 @@ from holdfast import _points
 from holdfast._runtime.made import MadeSoFar
 from holdfast._runtime.progress import Progress
 from holdfast._stamps import uuid7
-from holdfast.errors import ToolError
+from holdfast.errors import DrainingError, ToolError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -149,6 +149,8 @@ class Tools:
             try:
                 async with asyncio.timeout(call.timeout_s) as bound:
                     result = await run()
+            except DrainingError:
+                raise  # Not its failure: this process is closing, and the turn goes elsewhere.
             except Exception as error:
                 late = isinstance(error, TimeoutError) and bound.expired()
                 kind = _OUTLASTED if late else type(error).__name__

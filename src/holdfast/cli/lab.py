@@ -76,6 +76,15 @@ def list_(as_json: output.Json = False) -> None:
 @app.command()
 def run(
     names: Annotated[list[str], typer.Argument(metavar="NAME…", help="See `lab list`.")],
+    processes: Annotated[int, typer.Option(help="soak: runners.")] = 3,
+    sessions: Annotated[int, typer.Option(help="soak: conversations.")] = 12,
+    duration: Annotated[str, typer.Option(help="soak: how long the storm lasts.")] = "60s",
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="soak: the same seed is the same plan.")
+    ] = None,
+    into: Annotated[
+        Path | None, typer.Option("--report", metavar="DIR", help="soak: soak.json, soak.md.")
+    ] = None,
     as_json: output.Json = False,
 ) -> None:
     """
@@ -83,12 +92,23 @@ def run(
 
     Exit code 1 unless each of them passes.  With --json one object a line.
 
+    soak, alone, is real processes that are killed and stopped at random, with models and
+    channels that misbehave, and then a look at what became of every message.
+
     \b
     holdfast lab run proof-same-file
     holdfast lab run incidents --json
+    holdfast lab run soak --processes 4 --sessions 20 --duration 10m --report soak
     """
+    from holdfast.cli import lab_soak
     from holdfast.lab.catalogue import checked, run_named
 
+    if names == [lab_soak.NAME]:
+        lab_soak.soak(
+            processes=processes, sessions=sessions, duration=duration, seed=seed, report=into,
+            as_json=as_json,
+        )  # fmt: skip
+        return
     passed = True
     for name in checked(names):
         found = run_named(name, None if as_json else output.say)

@@ -14,12 +14,15 @@ if TYPE_CHECKING:
 
 __all__ = ["checked", "listed", "run_named"]
 
+#: Run by itself, with options of its own; see `soak.py`.
+SOAK = "a minute of everything at once: kills, stops, bad models, bad channels, all policies"
+
 
 def listed() -> list[tuple[str, str, str]]:
     """Name, where it was reported, what it is about: of each, in order."""
     proofs = [(name, proof.thread, proof.about) for name, proof in PROOFS.items()]
     incidents = [(name, " ".join(each.refs), each.there) for name, each in every().items()]
-    return [*proofs, *incidents]
+    return [*proofs, *incidents, ("soak", "", SOAK)]
 
 
 def checked(names: Sequence[str]) -> list[str]:

@@ -76,15 +76,8 @@ class Crew:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for member in self._members.values():
-            if member.process.poll() is None:
-                member.process.kill()
-            member.process.wait()
-            member.hearing.join()
-            member.errors.close()
-            assert member.process.stdin is not None
-            with suppress(BrokenPipeError):
-                member.process.stdin.close()
+        for name in list(self._members):
+            self.forget(name)
 
     def start(
         self, name: str, work: str, /, *, env: Mapping[str, str] | None = None, **arguments: Any
@@ -116,6 +109,22 @@ class Crew:
     def kill(self, name: str) -> None:
         """SIGKILL, as the kernel's own killer would."""
         self._members[name].process.kill()
+
+    def signal(self, name: str, signum: int) -> None:
+        """Send it a signal, if it still is there."""
+        self._members[name].process.send_signal(signum)
+
+    def forget(self, name: str) -> None:
+        """End it, if it still runs, and keep nothing of it."""
+        member = self._members.pop(name)
+        if member.process.poll() is None:
+            member.process.kill()
+        member.process.wait()
+        member.hearing.join()
+        member.errors.close()
+        assert member.process.stdin is not None
+        with suppress(BrokenPipeError):
+            member.process.stdin.close()
 
     def wait(
         self,

@@ -243,12 +243,17 @@ def _begin(work: str, name: str, life: int) -> tuple[Any, Notes]:
     return read_plan(os.path.join(work, "plan.json")), notes
 
 
+def _start_s(work: str) -> float:
+    """By CLOCK_MONOTONIC, which is one for all processes of a machine."""
+    with open(os.path.join(work, "start"), encoding="utf-8") as file:
+        return float(file.read())
+
+
 async def _send(
     child: Child, hf: Holdfast, acts: Sequence[Act], notes: Notes, work: str
 ) -> None:
     await child.ready()
-    with open(os.path.join(work, "start"), encoding="utf-8") as file:
-        start_s = float(file.read())
+    start_s = _start_s(work)
     sending = Sender(hf, acts, notes, lambda: time.monotonic() - start_s)
     task = asyncio.create_task(sending.run())
     calm = asyncio.create_task(child.order("calm"))

@@ -12,13 +12,14 @@ import re
 import zlib
 from typing import TYPE_CHECKING, Any, Final
 
-from holdfast.testing.model_server import ModelServer, Received, Step
+from holdfast.testing.model_server import ModelServer, Step
 from holdfast.testing.receiver import Answer, Receiver, chaos
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from holdfast.lab.child import Child
+    from holdfast.testing.model_server import Received
 
 __all__ = ["Model", "elsewhere"]
 

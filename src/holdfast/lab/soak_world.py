@@ -9,7 +9,6 @@ from __future__ import annotations
 import glob
 import json
 import os
-import sqlite3
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +22,7 @@ from holdfast.errors import HoldfastError
 from holdfast.lab.soak_child import EFFECTS
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Mapping
 
     from holdfast.types import Entry, Session
@@ -48,9 +48,9 @@ HOLDS: Final = {
     "runners": "runners",
 }
 _TURNS: Final = (
-    "admission, turn_id, session_id, session_key, lane, policy, state, outcome, reason, reply,"
+    "SELECT admission, turn_id, session_id, session_key, lane, policy, state, outcome, reason, reply,"
     " text, attempts, idempotency_key, home, final_entry, target, merged_into, hosted, parent,"
-    " accepted_at, started_at, ended_at"
+    " accepted_at, started_at, ended_at FROM turns"
 )
 
 
@@ -82,7 +82,7 @@ def look(state: str, work: str, receiver: Mapping[str, Any]) -> World:
     holds = reading.ask(_holds)
     holds["claims"] = len(glob.glob(os.path.join(state, "**", "*.lock"), recursive=True))
     return World(
-        turns={row["turn_id"]: row for row in _rows(reading, f"SELECT {_TURNS} FROM turns")},
+        turns={row["turn_id"]: row for row in _rows(reading, _TURNS)},
         deliveries=_rows(reading, "SELECT * FROM deliveries ORDER BY seq"),
         calls=_rows(reading, "SELECT * FROM tool_calls"),
         transcripts=[_transcript(reading, session) for session, _ in reading.sessions()],

@@ -10,7 +10,8 @@ its own clock, descriptors and globals.  Every system call is a point where anot
 may run, and where a crash, a stop, a failing call or a clock set off may strike.  What must
 never happen is looked at after every step; when the storm is over, whoever comes must get
 the lock.  Every second seed is `whole`: whole processes, and the promises about their turns;
-there control is in memory, and what is left when the storm is over must end.  A seed is a run: the same seed takes the same steps, byte for byte.
+there control is in memory, and what is left when the storm is over must end.  A seed is a
+run: the same seed takes the same steps, byte for byte.
 
 Needs greenlet: ``pip install 'holdfast[sim]'``.
 """

@@ -189,6 +189,7 @@ def mark_deleted(
     )
     if purge:
         db.execute(PURGED, (session_id,))
+        db.execute("UPDATE deliveries SET body = x'' WHERE session_id = ?", (session_id,))
     else:
         db.execute("UPDATE turns SET entries = NULL WHERE session_id = ?", (session_id,))
     event(db, "deleted", session_id, None, None, keys=list(found), purged=purge or None)
