@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncGenerator
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 import holdfast
 from holdfast._core.settings import parse
 from holdfast._runtime.attempt import Attempt
+from holdfast._runtime.pulse import LATE_S
 from holdfast._runtime.recovery import Recovery
 from holdfast._runtime.runner import Runner
 from holdfast.backends.memory.store import MemoryStore
@@ -280,6 +282,18 @@ async def test_a_successor_starts_when_its_fenced_predecessor_has_had_its_settle
             assert [event["text"] for event in seen] == ["one "], "a fenced owner was shown"
     [final] = oracle.finals(oracle.read(oracle.only_transcript(tmp_path)))
     assert final["holdfast"]["token"] > end.data["newer"]
+
+
+async def test_a_late_loop_is_measured_and_told(tmp_path: Path) -> None:
+    async with holdfast.open(tmp_path, agent=ScriptedModel(), settings=QUICK) as hf:
+        assert hf.loop_delay.max_s < LATE_S
+        async with asyncio.timeout(20):
+            while not (found := await told(hf, "loop_delay")):
+                time.sleep(1.5 * LATE_S)
+                await asyncio.sleep(0.1)
+        assert found[0].owner_id == hf.store.owner.owner_id
+        assert found[0].data["max_ms"] >= LATE_S * 1000
+        assert hf.loop_delay.max_s >= LATE_S
 
 
 async def test_a_reaper_that_died_while_it_settled_left_the_settling_to_the_next() -> None:

@@ -100,6 +100,9 @@ class Conversation:
                 made = self._made.begin()
                 return await self._ask(replace(prompt, attempt=attempt, made=made))
             except ProviderError as error:
+                if error.reason not in failover.REASONS:  # An agent is anybody's code.
+                    _log.warning("turn %s: not a reason of ours: %s", prompt.turn_id, error)
+                    return self._ended("failed", "agent_error", str(error))
                 again = failover.may_retry(
                     error.reason,
                     attempt=attempt,

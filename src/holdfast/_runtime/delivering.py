@@ -80,8 +80,9 @@ class Deliverer:
         self._looking = asyncio.create_task(self._look_on(), name="holdfast deliverer")
 
     def wake(self) -> None:
-        """Something may be owed, or due."""
-        self._wake.set()
+        """Something may be owed, or due.  Nothing to a process without channels."""
+        if self._names:
+            self._wake.set()
 
     def fenced(self) -> None:
         """This process was buried: what it was sending is somebody else's."""
@@ -95,6 +96,7 @@ class Deliverer:
         Called again while it stops: what is under way is cut short at once.
         """
         until_s = time.monotonic() + finish_s
+        self._stopping = self._stopping or not self._names  # Nothing of its own to send.
         while not self._stopping and (left_s := until_s - time.monotonic()) > 0:
             with suppress(HoldfastError):
                 await self._look()
@@ -135,7 +137,7 @@ class Deliverer:
         async with self._one_look:
             control = self._store.control
             if not self._names:
-                while await control.expire_deliveries():
+                while not self._stopping and await control.expire_deliveries():
                     pass
                 return EXPIRE_EVERY_S
             if self._doubt:

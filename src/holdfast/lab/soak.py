@@ -202,8 +202,9 @@ class _Soak:
 
     def _bear_sender(self) -> None:
         pid = self._crew.start(
-            SENDER, "holdfast.lab.soak_child:sender", work=self.work, state=self.state
-        )
+            SENDER, "holdfast.lab.soak_child:sender", work=self.work, state=self.state,
+            hook_url=self._hook_url,
+        )  # fmt: skip
         self._lives[SENDER] = _Life(SENDER, pid, None)
 
     def _bear(self, number: int) -> None:

@@ -42,26 +42,33 @@ def unanswered(world: World) -> list[Row]:
 
 
 def what_was_said_is_so(world: World) -> Iterator[str]:
-    """Accepted has a row, refused has none, and each idempotency key has one turn."""
-    by_key: dict[str, list[Row]] = defaultdict(list)
-    for turn in world.turns.values():
-        if turn["idempotency_key"] is not None:
-            by_key[turn["idempotency_key"]].append(turn)
-    for key, turns in by_key.items():
-        if len(turns) > 1:
-            yield f"{key} was accepted {len(turns)} times"
+    """What a sender was told was accepted has a row, and what was refused has none."""
+    by_key = _by_key(world)
     # Handed in more than once, by whoever: the other one may have landed.
     begun = Counter(note["of"] for note in world.notes if note["what"] == "begun")
     for note in world.notes:
         if note["what"] == "accepted":
-            turn = world.turns.get(note["turn"])
-            if turn is None:
-                yield f"message {note['n']} was accepted as {note['turn']}, which is gone"
-            elif turn["idempotency_key"] != f"soak-{note['of']}":
-                yield f"message {note['of']} was told that it is {_name(turn)}"
+            mine = [turn["turn_id"] for turn in by_key[f"soak-{note['of']}"]]
+            if note["turn"] not in mine:
+                yield f"message {note['of']} was accepted as {note['turn']}: it is {mine}"
         elif note["what"] == "refused" and begun[note.get("of")] == 1:
-            for turn in by_key.get(f"soak-{note['of']}", ()):
+            for turn in by_key[f"soak-{note['of']}"]:
                 yield f"message {note['of']} was refused ({note['code']}), and is {_name(turn)}"
+
+
+def one_turn_a_key(world: World) -> Iterator[str]:
+    """Whoever sends a message again is given the turn that it is."""
+    for key, turns in _by_key(world).items():
+        if len(turns) > 1:
+            yield f"{key} was accepted {len(turns)} times"
+
+
+def _by_key(world: World) -> defaultdict[str, list[Row]]:
+    found: defaultdict[str, list[Row]] = defaultdict(list)
+    for turn in world.turns.values():
+        if turn["idempotency_key"] is not None:
+            found[turn["idempotency_key"]].append(turn)
+    return found
 
 
 def outcomes_are_what_was_told(world: World) -> Iterator[str]:
@@ -233,6 +240,13 @@ def never_means_once(world: World) -> Iterator[str]:
             yield f"{tag} is done, and its model was told {said!r}"
 
 
+def nobody_broke(world: World) -> Iterator[str]:
+    """Senders meet what they were told of, and nothing else."""
+    for note in world.notes:
+        if note["what"] == "broke":
+            yield f"the sender of {note['n']} met {note['error']}"
+
+
 def transcripts_verify(world: World) -> Iterator[str]:
     for each in world.transcripts:
         for problem in each.problems:
@@ -248,6 +262,7 @@ def nothing_is_held(world: World) -> Iterator[str]:
 CHECKS: Final[tuple[Callable[[World], Iterator[str]], ...]] = (
     accepted_is_answered,
     what_was_said_is_so,
+    one_turn_a_key,
     outcomes_are_what_was_told,
     one_final_a_reply,
     one_question_a_turn,
@@ -257,6 +272,7 @@ CHECKS: Final[tuple[Callable[[World], Iterator[str]], ...]] = (
     delivered_whole,
     delivered_in_order,
     never_means_once,
+    nobody_broke,
     transcripts_verify,
     nothing_is_held,
 )
@@ -270,7 +286,13 @@ def check(world: World) -> dict[str, list[str]]:
 
 def duplicates(problems: Mapping[str, list[str]]) -> int:
     """How often something was there twice."""
-    twice = ("one_final_a_reply", "one_question_a_turn", "delivered_once", "never_means_once")
+    twice = (
+        "one_turn_a_key",
+        "one_final_a_reply",
+        "one_question_a_turn",
+        "delivered_once",
+        "never_means_once",
+    )
     return sum(len(problems.get(name, ())) for name in twice)
 
 

@@ -103,12 +103,16 @@ class Sender:
 
     async def _do(self, act: Act) -> None:
         try:
-            receipt = await self._handed_in(act)
-        finally:
-            self.handing_in -= 1
-        if receipt is not None:
-            outcome = await receipt.outcome()
-            _told(self._notes, str(act.n), outcome)
+            try:
+                receipt = await self._handed_in(act)
+            finally:
+                self.handing_in -= 1
+            if receipt is not None:
+                _told(self._notes, str(act.n), await receipt.outcome())
+        except DrainingError:
+            return  # This process leaves; the row knows.
+        except Exception as error:  # noqa: BLE001  Told: it makes the soak unclean.
+            self._notes.tell(str(act.n), "broke", error=repr(error))
 
     async def _handed_in(self, act: Act) -> Receipt | None:
         if act.what == "send":
@@ -225,10 +229,10 @@ async def runner(
     await agent.aclose()
 
 
-async def sender(child: Child, *, work: str, state: str) -> None:
+async def sender(child: Child, *, work: str, state: str, hook_url: str) -> None:
     """A process without an agent: what it sends is anybody's to run."""
     plan, notes = _begin(work, "sender", 0)
-    async with _assemble.open(state, channels=(), settings=plan.settings(None)) as hf:
+    async with _assemble.open(state, channels=(), settings=plan.settings(hook_url)) as hf:
         acts = [act for act in plan.acts if act.by == OUTSIDE]
         await _send(child, hf, acts, notes, work)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import zlib
 from dataclasses import asdict, dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
@@ -86,9 +87,9 @@ class Plan:
     acts: tuple[Act, ...]
     blows: tuple[Blow, ...]
 
-    def settings(self, hook_url: str | None) -> dict[str, Any]:
-        """Bounds small enough to be met within a minute.  Without a URL: nothing is sent."""
-        told: dict[str, Any] = {
+    def settings(self, hook_url: str) -> dict[str, Any]:
+        """Bounds small enough to be met within a minute."""
+        return {
             "turn.lease_ms": 3_000,
             "turn.max_attempts": 5,
             "turn.collect_quiet_ms": 300,
@@ -103,11 +104,11 @@ class Plan:
             "lanes.subagent.concurrency": 4,
             "lanes.cron.concurrency": 2,
             "lanes.heartbeat.concurrency": 2,
+            "channels.hook.url": hook_url,
             "channels.hook.secret": self.secret,
             "channels.hook.part_chars": 200,
             "channels.hook.timeout_ms": 1_500,
         }
-        return told if hook_url is None else {**told, "channels.hook.url": hook_url}
 
     @property
     def secret(self) -> str:
@@ -164,12 +165,15 @@ def _acts(dice: Random, processes: int, sessions: int, duration_s: float) -> Ite
         by = dice.choice([OUTSIDE, *range(processes)])
         key = f"agent:main:soak:{dice.randrange(sessions)}"
         # Bursts: a queue of one is no queue.
+        lane, policy = _drawn(dice, _LANES), _drawn(dice, _POLICIES)
         for _ in range(dice.choice((1, 1, 1, 2, 5))):
             n += 1
             if dice.random() < 0.15 and sent.get(by):
                 yield _later(dice, n, at_s, by, sent[by])
                 continue
-            act = _message(dice, n, at_s, by, key, sessions)
+            if dice.random() < 0.3:
+                lane, policy = _drawn(dice, _LANES), _drawn(dice, _POLICIES)
+            act = _message(dice, n, at_s, by, key, lane, policy, sessions)
             sent.setdefault(by, []).append(act)
             yield act
 
@@ -181,16 +185,23 @@ def _later(dice: Random, n: int, at_s: float, by: int, sent: list[Act]) -> Act:
     return Act(n, at_s, by, what, of.key, of=of.n)
 
 
-def _message(dice: Random, n: int, at_s: float, by: int, key: str, sessions: int) -> Act:
-    lane = _drawn(dice, _LANES)
+def _message(
+    dice: Random, n: int, at_s: float, by: int, key: str, lane: str, policy: str, sessions: int
+) -> Act:
     return Act(
         n, at_s, by, "send", key,
         text=f"m{n}: {' '.join(_words(dice, sessions))}",
         lane=lane,
-        policy=_drawn(dice, _POLICIES) if lane != "heartbeat" else None,
-        sender=dice.choice((None, "ann", "bob")) if lane == "user" else None,
-        target=f"hook:peer-{dice.randrange(_PEERS)}" if dice.random() < 0.6 else None,
+        policy=None if lane == "heartbeat" else policy,
+        sender=dice.choice(("ann", "ann", "bob")) if lane == "user" else None,
+        target=_target(key, lane),
     )  # fmt: skip
+
+
+def _target(key: str, lane: str) -> str | None:
+    """By key and lane: only what goes to one place can be collected into one turn."""
+    at = zlib.crc32(f"{key} {lane}".encode())
+    return f"hook:peer-{at % _PEERS}" if at % 5 < 3 else None
 
 
 def _words(dice: Random, sessions: int) -> Iterator[str]:

@@ -48,9 +48,9 @@ HOLDS: Final = {
     "runners": "runners",
 }
 _TURNS: Final = (
-    "SELECT admission, turn_id, session_id, session_key, lane, policy, state, outcome, reason, reply,"
-    " text, attempts, idempotency_key, home, final_entry, target, merged_into, hosted, parent,"
-    " accepted_at, started_at, ended_at FROM turns"
+    "SELECT admission, turn_id, session_id, session_key, lane, policy, state, outcome,"
+    " reason, reply, text, attempts, idempotency_key, home, final_entry, target, merged_into,"
+    " hosted, parent, accepted_at, started_at, ended_at FROM turns"
 )
 
 

@@ -88,7 +88,9 @@ async def what_was_made_goes_with_the_outcome_and_tool_calls_stay(
             else:
                 await store.control.end(turn.turn_id, leased.token, "failed", None, None)
             assert await store.control.made(turn.turn_id) == []
-            assert [t.call_id for t in await store.control.tool_calls(turn.turn_id)] == ["c1"]
+            (call,) = await store.control.tool_calls(turn.turn_id)
+            assert (call.call_id, call.state) == ("c1", "interrupted")
+            assert call.ended_at is not None
 
 
 @clause

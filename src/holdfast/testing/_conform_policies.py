@@ -134,6 +134,20 @@ async def a_burst_is_not_joined_once_it_has_started(make: Callable[[], Store]) -
 
 
 @clause
+async def a_burst_does_not_pass_what_was_steered_into_another_turn(
+    make: Callable[[], Store],
+) -> None:
+    async with opened(make) as [store]:
+        await admit(store, "running")
+        await leased_now(store)
+        first = await admit(store, "a", **QUIET)
+        steered = await admit(store, "s", policy="steer")
+        assert steered.host is not None
+        second = await admit(store, "b", **QUIET)
+        assert (first.host, second.host) == (None, None), "the steered one may come back"
+
+
+@clause
 async def a_system_lane_collects_nobody(make: Callable[[], Store]) -> None:
     async with opened(make) as [store]:
         for _ in range(2):

@@ -88,7 +88,16 @@ def _running(world: World, room: Room) -> Turn | None:
 
 def _last_of_people(world: World, room: Room) -> Turn | None:
     last = [queue[-1] for lane, queue in room.queues.items() if is_people(lane)]
-    return world.turns[max(last)[1]] if last else None
+    if not last:
+        return None
+    found = world.turns[max(last)[1]]
+    # What was said behind it into another turn's run may come back to its place.
+    waiting = (world.turns[turn_id] for turn_id in room.waiting)
+    elsewhere = any(
+        turn.host not in {None, found.turn_id} and turn.admission > found.admission
+        for turn in waiting
+    )
+    return None if elsewhere else found
 
 
 def _takes(world: World, host: Turn, asked: Admission) -> bool:

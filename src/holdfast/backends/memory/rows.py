@@ -178,4 +178,8 @@ def _ended(world: World, turn: Turn, reason: str | None) -> dict[str, Any]:
         world.rooms[turn.session_id].preempted = 0
     world.beside[turn.turn_id].seed = None
     world.made.pop(turn.turn_id, None)
+    calls = world.tool_calls.get(turn.turn_id, {})
+    for call_id, call in calls.items():
+        if call.state == "started":  # Nobody will ever say how it went.
+            calls[call_id] = replace(call, state="interrupted", ended_at=world.now_iso())
     return {"ended_at": turn.ended_at or world.now_iso(), "host": None, "finished": None}

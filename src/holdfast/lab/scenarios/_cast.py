@@ -98,6 +98,7 @@ class Echo:
         self.asked: list[Prompt] = []
         self.slow_ones = 0
         self.began, self.go = asyncio.Event(), asyncio.Event()  #: Something slow has begun.
+        self._another = asyncio.Condition()
 
     async def respond(self, prompt: Prompt, hook: ToolHook) -> AsyncGenerator[AgentEvent, None]:
         self.asked.append(prompt)
@@ -105,15 +106,22 @@ class Echo:
         said += [text_of(m) for m in prompt.made if m.get("role") == "user"]
         yield Text("reply ")
         if self._fails is not None and self._fails in prompt.text:
-            raise ProviderError(reason="unauthorized", detail="no such key", http_status=401)
+            raise ProviderError(reason="auth", detail="no such key", http_status=401)
         if self._slow is not None and self._slow in prompt.text:
-            self.slow_ones += 1
+            async with self._another:
+                self.slow_ones += 1
+                self._another.notify_all()
             self.began.set()
             await self.go.wait()
         said += [each.text for each in await hook.steered()]
         rest = f"to: {' + '.join(said)}"
         yield Text(rest)
         yield reply(f"reply {rest}")
+
+    async def has_begun(self, slow_ones: int) -> None:
+        """Wait until it has been asked so many slow ones."""
+        async with self._another:
+            await self._another.wait_for(lambda: self.slow_ones >= slow_ones)
 
     def count(self, text: str) -> int:
         """How often it was asked something with *text* in it."""

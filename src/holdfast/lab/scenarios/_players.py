@@ -102,7 +102,7 @@ async def runs(
     when its agent has begun something slow.
 
     Args:
-        says: messages: what `submit` takes; `when` "streaming" holds one back until then.
+        says: messages: what `submit` takes; one may come `behind` so many slow ones' beginning.
         at: where it dies, and at which hit; from before its first message.
         bound: a key on which its program waits for a turn of its own.
     """
@@ -113,8 +113,7 @@ async def runs(
         if at is not None:
             dies_at(*at)
         for each in says:
-            if each.pop("when", None) == "streaming":
-                await agent.began.wait()
+            await agent.has_begun(each.pop("behind", 0))
             await _say(hf, child, each)
         async with AsyncExitStack() as stack:
             if bound is not None:

@@ -147,7 +147,7 @@ async def lost_silently(state: str) -> Saw:
     ]
     messages += [{"key": KEY, "text": "with the wrong key"}]
     async with Hands() as hands:
-        hands.start("gateway", "runs", state=state, says=messages, slow=" ", settings=QUICK)
+        hands.start("gateway", "runs", state=state, says=messages, slow="", settings=QUICK)
         await hands.heard("gateway", "ready")
         hands.order("go", "gateway")
         turns = [(await hands.heard("gateway", "accepted"))["turn"] for _ in messages]
@@ -160,7 +160,7 @@ async def lost_silently(state: str) -> Saw:
         story.check("without_an_outcome", list(found.values()).count(NOTHING), 0)
         failed = await hf.store.control.turn(turns[-1])  # type: ignore[arg-type]
         story.check("said_of_the_failure", [failed.reason, bool(failed.hint)],
-                    ["unauthorized", True])  # fmt: skip
+                    ["auth", True])  # fmt: skip
         stand = await _questions(hf)
         story.check("questions_that_stand_once", len([q for q in stand if stand[q] == 1]), 13)
         facts = [await facts_of(hf, f"agent:main:{session}") for session in SESSIONS]

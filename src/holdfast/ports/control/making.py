@@ -13,7 +13,10 @@ __all__ = ["Making"]
 
 
 class Making(Protocol):
-    """What a running turn makes on the way to its reply.  Every write is guarded by token."""
+    """
+    What a running turn makes on the way to its reply.  Every write is guarded by token.  A call
+    that is still `started` when its turn has its outcome is `interrupted`.
+    """
 
     async def add_made(
         self, turn_id: TurnId, token: FencingToken, made: Sequence[MadeEntry]

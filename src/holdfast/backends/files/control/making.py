@@ -5,6 +5,7 @@ What a running turn makes on the way to its reply.  Each function is one transac
                         │ ▲
                         │ └─begin, `safe`, by another token: it runs again
                         └──begin, `never`, by another token──▶ interrupted
+                        └──its turn has its outcome──────────▶ interrupted
 
 `done`, `failed` and `interrupted` are final: whoever begins such a call is told how it ended.
 """

@@ -118,7 +118,14 @@ def _last_of_people(db: sqlite3.Connection, session_id: SessionId) -> Turn | Non
     ]
     if not last:
         return None
-    return to_turn(db.execute(f"{TURN} WHERE admission = ?", (max(last),)).fetchone())
+    found = to_turn(db.execute(f"{TURN} WHERE admission = ?", (max(last),)).fetchone())
+    # What was said behind it into another turn's run may come back to its place.
+    elsewhere = db.execute(
+        "SELECT 1 FROM turns WHERE session_id = ? AND admission > ? AND state = 'accepted'"
+        " AND host IS NOT NULL AND host != ? LIMIT 1",
+        (session_id, found.admission, found.turn_id),
+    ).fetchone()
+    return None if elsewhere else found
 
 
 def _takes(db: sqlite3.Connection, host: Turn, asked: Admission) -> bool:

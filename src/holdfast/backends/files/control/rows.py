@@ -151,6 +151,11 @@ def _ended(db: sqlite3.Connection, turn: Turn, reason: str | None) -> None:
         (now_iso(), turn.turn_id),
     )
     db.execute("DELETE FROM made WHERE turn_id = ?", (turn.turn_id,))
+    db.execute(  # Nobody will ever say how it went.
+        "UPDATE tool_calls SET state = 'interrupted', ended_at = ?"
+        " WHERE turn_id = ? AND state = 'started'",
+        (now_iso(), turn.turn_id),
+    )
     for guest in hosted(db, turn.turn_id):
         unhost(db, guest)
     if turn.lane == HEARTBEAT and reason != "preempted":

@@ -204,7 +204,7 @@ CREATE INDEX deliveries_of_turn ON deliveries (turn_id);
 CREATE TABLE targets (
   target  TEXT PRIMARY KEY,
   channel TEXT NOT NULL,
-  wake_ms INTEGER,                        -- when a look may find a part; NULL: one is being sent
+  wake_ms INTEGER,                        -- when a look may find a part; NULL: one is sent
   seq     INTEGER NOT NULL                -- of the part that it found, or of the first
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX targets_due ON targets (channel, wake_ms);

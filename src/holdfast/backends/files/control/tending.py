@@ -190,6 +190,9 @@ def mark_deleted(
     if purge:
         db.execute(PURGED, (session_id,))
         db.execute("UPDATE deliveries SET body = x'' WHERE session_id = ?", (session_id,))
+        mine = "(SELECT turn_id FROM turns WHERE session_id = ?)"
+        for table in ("tool_calls", "made"):
+            db.execute(f"DELETE FROM {table} WHERE turn_id IN {mine}", (session_id,))
     else:
         db.execute("UPDATE turns SET entries = NULL WHERE session_id = ?", (session_id,))
     event(db, "deleted", session_id, None, None, keys=list(found), purged=purge or None)
