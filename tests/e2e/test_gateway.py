@@ -342,7 +342,7 @@ def test_a_port_that_is_taken_is_said_so(served: Served, tmp_path: Path) -> None
         (b'{"text": "a", "lane": 1}', 422, "bad_field", "lane"),
         (b'{"text": "a", "polcy": "reject"}', 422, "bad_field", "polcy"),
         (b'{"text": "a", "lane": "nowhere"}', 422, "unknown_lane", None),
-        (b'{"text": "a", "policy": "collect"}', 422, "unknown_policy", None),
+        (b'{"text": "a", "policy": "parallel"}', 422, "unknown_policy", None),
         (b'{"text": " "}', 400, "bad_request", None),
         (b'{"text": "\\ud800"}', 400, "bad_request", None),
         (b'{"text": "a", "source": ""}', 400, "bad_request", None),
@@ -405,6 +405,15 @@ def test_a_flood_of_headers_is_cut_off(served: Served) -> None:
     assert b"application/problem+json" in long
     junk = raw(served, b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n")
     assert junk.startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_turn_that_has_replied_is_not_rolled_back(http: httpx.Client) -> None:
+    key = "agent:main:said"
+    said = http.post(f"/v1/sessions/{key}/messages", params={"wait": 20}, json={"text": "x"})
+    where = f"/v1/turns/{said.json()['turn_id']}/cancel"
+    problem(http.post(where, params={"rollback": "true"}), 409, "rejected")
+    problem(http.post(where, params={"rollback": "perhaps"}), 422, "bad_field")
+    assert http.post(where).json()["outcome"] == "replied"
 
 
 def test_metrics_count_what_happened(http: httpx.Client) -> None:

@@ -94,6 +94,9 @@ def cancel(
             help="A turn's id; or whatever names a session: a key, its id, its transcript.",
         ),
     ],
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Its question leaves the conversation, too.")
+    ] = False,
     store: output.Store = None,
     as_json: output.Json = False,
 ) -> None:
@@ -106,7 +109,7 @@ def cancel(
     settings, turn_id = output.settings(), None
     with suppress(NotFoundError):
         turn_id = output.opened(store).turn(ref, settings.lanes)[0].turn_id
-    turn = asyncio.run(_cancel(output.where(store), settings, turn_id, ref))
+    turn = asyncio.run(_cancel(output.where(store), settings, turn_id, ref, rollback=rollback))
     turn_id = turn.turn_id
     if as_json:
         output.emit({"turn_id": turn_id, "state": turn.state, "outcome": turn.outcome})
@@ -147,11 +150,14 @@ async def _promote(where: str, settings: Settings, turn_id: TurnId) -> Promoted:
         return await promote(hf.store, settings, turn_id)
 
 
-async def _cancel(where: str, settings: Settings, turn_id: TurnId | None, ref: str) -> Turn:
+async def _cancel(
+    where: str, settings: Settings, turn_id: TurnId | None, ref: str, *, rollback: bool
+) -> Turn:
     from holdfast import _assemble
 
     async with _assemble.opened(where, settings) as hf:
-        turn = await hf.cancel(turn_id or (await hf.find_run(ref)).turn_id)
+        turn_id = turn_id or (await hf.find_run(ref)).turn_id
+        turn = await hf.cancel(turn_id, rollback=rollback)
         if not turn.ended:
             receipt = await hf.receipt(turn.turn_id)
             with suppress(TimeoutError):

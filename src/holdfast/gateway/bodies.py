@@ -19,7 +19,7 @@ from holdfast.gateway.problems import BadFieldError, RequestTimeoutError
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-__all__ = ["number", "read", "read_json"]
+__all__ = ["flag", "number", "read", "read_json"]
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -96,6 +96,19 @@ def number(request: Request, name: str, *, least: float, most: float) -> float |
             name=f"?{name}", detail=f"{text[:80]!r} is not a number from {least:g} to {most:g}"
         )
     return value
+
+
+def flag(request: Request, name: str) -> bool:
+    """
+    The query parameter *name*: ``true`` or ``false``, which it is if it is not there.
+
+    Raises:
+        BadFieldError: it is neither.
+    """
+    text = request.query_params.get(name, "false")
+    if text not in {"true", "false"}:
+        raise BadFieldError(name=f"?{name}", detail=f"{text[:80]!r} is not true or false")
+    return text == "true"
 
 
 def _bad_field(said: str) -> BadFieldError:

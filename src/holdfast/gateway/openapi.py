@@ -156,9 +156,17 @@ def _turns() -> Json:
             "post": operation(
                 "cancelTurn",
                 "Ask for a turn's end",
-                [turn_id],
+                [
+                    turn_id,
+                    parameter(
+                        "query",
+                        "rollback",
+                        "Its question leaves the conversation, too.",
+                        kind={"type": "boolean"},
+                    ),
+                ],
                 {"200": as_json("Turn", "It.")},
-                refused,
+                (*refused, 409, 422),
             )
         },
         "/v1/turns/{turn_id}/events": {

@@ -84,9 +84,10 @@ async def serve(
     _check_exposed(settings)
     make_room(settings.connections_max)
     with _bound(settings.gateway_host, settings.gateway_port) as listening:
-        async with _channels(settings) as channels, _assemble.opened(
-            where, settings, agents, channels
-        ) as hf:
+        async with (
+            _channels(settings) as channels,
+            _assemble.opened(where, settings, agents, channels) as hf,
+        ):
             token, is_new, token_file = settings.gateway_token, False, None
             if token is None:
                 token, is_new = hf.store.secret(TOKEN_FILE)
@@ -98,9 +99,7 @@ async def serve(
             try:
                 url = _url(settings.gateway_host, listening)
                 started(
-                    Serving(
-                        url, hf.store.where, token, is_new, token_file, str(hf.reconciled)
-                    )
+                    Serving(url, hf.store.where, token, is_new, token_file, str(hf.reconciled))
                 )
                 outgrown = asyncio.create_task(_leave_outgrown(hf, stop))
                 try:

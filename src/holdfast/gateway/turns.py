@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 from holdfast._runtime.following import log_id
 from holdfast._runtime.receipts import place_reason
 from holdfast.errors import NotFoundError
-from holdfast.gateway import sse
+from holdfast.gateway import bodies, sse
 from holdfast.gateway.paths import decoded
 
 if TYPE_CHECKING:
@@ -32,9 +32,10 @@ async def show(request: Request) -> JSONResponse:
 
 
 async def cancel(request: Request) -> JSONResponse:
-    """Ask for the turn's end; see `Holdfast.cancel`."""
+    """Ask for the turn's end; see `Holdfast.cancel`; ``?rollback=true`` takes it back, too."""
     gateway: Gateway = request.app.state.gateway
-    return await _answer(gateway, await gateway.hf.cancel(_turn_id(request)))
+    rollback = bodies.flag(request, "rollback")
+    return await _answer(gateway, await gateway.hf.cancel(_turn_id(request), rollback=rollback))
 
 
 async def events(request: Request) -> Response:

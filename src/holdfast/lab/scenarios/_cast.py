@@ -37,6 +37,7 @@ __all__ = [
     "count",
     "facts_of",
     "followed",
+    "locked",
     "open_",
     "outcomes",
     "reply",
@@ -219,6 +220,11 @@ async def facts_of(hf: Holdfast, key: str = KEY) -> Facts:
     """What the transcript of *key* says, read from the file alone."""
     path = hf.store.transcripts.path(await hf.session(key))
     return await asyncio.to_thread(read, str(path))
+
+
+def locked(paths: Iterable[object]) -> int:
+    """On how many of these transcripts somebody's claim lies."""
+    return sum(os.path.lexists(f"{path}.lock") for path in paths)
 
 
 async def until(true: Callable[[], Any], hf: Holdfast) -> bool:

@@ -21,6 +21,7 @@ from holdfast.lab.scenarios._cast import Echo, open_
 if TYPE_CHECKING:
     from holdfast._runtime.runtime import Holdfast
     from holdfast.lab.child import Child
+    from holdfast.ports.channels import Ambiguous, Reconciled
     from holdfast.types import Parcel
 
 __all__ = ["Mailbox", "appends", "asks_for_locks", "holds", "runs", "sends"]
@@ -46,7 +47,8 @@ class Mailbox:
     Each line says, too, whether the part's text stood in a transcript of *state* when it came.
     """
 
-    part_chars_max, ambiguous, timeout_s, reconciles = 4_000, "resend", 10.0, False
+    part_chars_max, timeout_s, reconciles = 4_000, 10.0, False
+    ambiguous: Ambiguous = "resend"
 
     def __init__(self, state: str, path: str) -> None:
         self.name = "mailbox"
@@ -69,7 +71,7 @@ class Mailbox:
         with open(self._path, encoding="utf-8") as file:
             return [json.loads(line) for line in file]
 
-    async def reconcile(self, parcel: Parcel) -> str:
+    async def reconcile(self, parcel: Parcel) -> Reconciled:
         del parcel
         return "unknown"
 
@@ -119,15 +121,16 @@ async def runs(
             if bound is not None:
                 own = hf.turn(bound, "a program's own loop")
                 waits = asyncio.create_task(stack.enter_async_context(own))
-                await hf_knows(hf, "a program's own loop", child)
+                await _stored(hf, "a program's own loop", child)
                 del waits
             child.say("all_accepted")
-            await agent.began.wait()
-            child.say("streaming")
+            if slow is not None:
+                await agent.began.wait()
+                child.say("streaming")
             await child.order("end")
 
 
-async def hf_knows(hf: Holdfast, text: str, child: Child) -> None:
+async def _stored(hf: Holdfast, text: str, child: Child) -> None:
     """Until the store has a turn with *text*; says its id."""
     while True:
         for turn in await hf.store.control.turns():

@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.lab.oracle import read
-from holdfast.lab.scenarios import Saw, Scenario
+from holdfast.lab.scenarios import Scenario
 from holdfast.lab.scenarios._cast import (
     KEY,
     NOTHING,
@@ -26,6 +26,7 @@ from holdfast.lab.scenarios._players import Mailbox
 
 if TYPE_CHECKING:
     from holdfast._runtime.runtime import Holdfast
+    from holdfast.lab.scenarios import Saw
 
 __all__ = ["SCENARIOS"]
 
@@ -43,8 +44,7 @@ async def foreign_write(state: str) -> Saw:
         hands.start("mirror", "appends", path=str(path), line=_line(str(path), "mirrored"))
         await hands.ended("mirror")
         story("another process mirrors a delivery into the transcript, under its lock")
-        with open(path, "ab") as file:
-            file.write(_line(str(path), "scribbled").encode() + b"\n")
+        _scribble(str(path))
         os.chmod(path, 0o640)
         os.utime(path, (1, 1))
         story("a program that knows no lock scribbles a line; a backup touches the file")
@@ -73,6 +73,11 @@ def _line(path: str, text: str) -> str:
         "parentId": last["id"], "timestamp": "2026-05-30T08:00:00.000Z",
     }  # fmt: skip
     return json.dumps(entry)
+
+
+def _scribble(path: str) -> None:
+    with open(path, "ab") as file:
+        file.write(_line(path, "scribbled").encode() + b"\n")
 
 
 def _noted(path: str) -> int:
@@ -158,7 +163,7 @@ async def lost_silently(state: str) -> Saw:
         found = await outcomes(hf, turns)
         story.check("outcomes", count(found.values()), {"failed": 1, "replied": 12})
         story.check("without_an_outcome", list(found.values()).count(NOTHING), 0)
-        failed = await hf.store.control.turn(turns[-1])  # type: ignore[arg-type]
+        failed = await hf.store.control.turn(turns[-1])
         story.check("said_of_the_failure", [failed.reason, bool(failed.hint)],
                     ["auth", True])  # fmt: skip
         stand = await _questions(hf)
@@ -192,8 +197,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
     Scenario(
         "incident-shown-but-not-kept",
         ("openclaw#134498",),
-        "The user was shown a reply that never reached the transcript: the next turn knew"
-        " nothing of it.",
+        "The user was shown a reply, and the transcript never had it.",
         "A reply is sent after its commit, wherever the gateway is killed, and what was"
         " committed and not sent is sent by the next one.",
         shown_but_not_kept,
