@@ -380,6 +380,17 @@ async def test_a_persons_message_ends_a_heartbeat_twice_in_a_row_at_most(opening
         assert await ended(person) == ("replied", "person 2")
 
 
+async def test_heartbeats_need_not_yield(opening: Open) -> None:
+    agent = Slow()
+    async with opening(agent, turn__heartbeats_yield=False) as hf:
+        beat = await hf.submit(KEY, "beat", lane="heartbeat")
+        await agent.has_begun()
+        person = await hf.submit(KEY, "person")
+        for _ in range(2):
+            agent.go.release()
+        assert [(await ended(r))[0] for r in (beat, person)] == ["replied"] * 2
+
+
 @pytest.mark.parametrize(("replay", "outcome"), [("never", "replied"), ("safe", "cancelled")])
 async def test_a_heartbeat_that_has_run_a_tool_without_replay_finishes(
     opening: Open, replay: str, outcome: str

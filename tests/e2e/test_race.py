@@ -101,10 +101,19 @@ def test_the_benches_say_what_the_contract_names(tmp_path: Any) -> None:
     admission = bench_admission(str(tmp_path), quick=True)
     assert admission.keys() == {
         "p50_ms", "p99_ms", "per_s", "processes", "slowest_over_fastest", "floor_p50_ms",
+        "queue",
     }  # fmt: skip
+    queue = admission.pop("queue")
+    assert queue.keys() == {"by_waiting", "ratio"}
+    assert [each["waiting"] for each in queue["by_waiting"]] == [10, 1_000]
     turn = bench_turn(str(tmp_path), quick=True)
     assert turn["handoff"].keys() == turn["overhead"].keys() == {"p50_ms", "p99_ms"}
-    assert turn["many_sessions"].keys() == {"seconds", "bound_seconds", "ratio"}
+    assert turn["many_sessions"].keys() == {
+        "seconds", "bound_seconds", "ratio", "model_seconds", "floor_seconds", "own_seconds",
+    }  # fmt: skip
+    assert turn["idle"].keys() == {
+        "sessions", "memory_bytes", "database_bytes", "reads_per_s", "writes_per_s",
+    }  # fmt: skip
     assert all(value > 0 for value in [*admission.values(), *turn["handoff"].values()])
     assert not os.listdir(tmp_path)
 

@@ -230,6 +230,16 @@ async def test_a_lasting_failure_is_not_tried_again(tmp_path: Path, reason: str)
     assert len(model.prompts) == 1
 
 
+async def test_a_reason_that_nobody_knows_is_the_agents_own_failure(tmp_path: Path) -> None:
+    """An agent of somebody else's may say what it likes; its turn ends, and says why."""
+    model = ScriptedModel([provider("weather")])
+    async with holdfast.open(tmp_path, agent=model) as hf:
+        outcome = await ask(hf, "try")
+    assert (outcome.kind, outcome.reason, outcome.attempts) == ("failed", "agent_error", 1)
+    assert "weather" in (outcome.hint or "")
+    assert len(model.prompts) == 1
+
+
 async def test_a_long_retry_after_is_not_waited_out(tmp_path: Path) -> None:
     model = ScriptedModel([provider("rate_limit", retry_after_s=61.0)])
     async with holdfast.open(tmp_path, agent=model) as hf:

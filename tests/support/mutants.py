@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from holdfast._core.branch import Branch
-from holdfast._runtime import attempt
+from holdfast._runtime import attempt, beginning
 
 
 def load_history_outside_the_lock(waiting: Callable[[], None]) -> None:
@@ -29,13 +29,13 @@ def load_history_outside_the_lock(waiting: Callable[[], None]) -> None:
 
         held, self.held = self.held, Stale()
         try:
-            begun = await self._load()
+            begun = await beginning.load(self, self._leased)
             self.held = held
-            if isinstance(begun, attempt.Begun):
+            if isinstance(begun, beginning.Begun):
                 await self._window.open()
         finally:
             self.release()
-        if isinstance(begun, attempt.Begun):
+        if isinstance(begun, beginning.Begun):
             await self.store.control.make_effective(self.turn.turn_id, self.token)
         return begun
 

@@ -44,7 +44,7 @@ SAMPLES: dict[str, Any] = {
             Kind.DURATION: 1234,
             Kind.INTEGER: 1234,
             Kind.CHOICE: key.choices and min(set(key.choices) - {default_of(name)}),
-            Kind.BOOLEAN: True,
+            Kind.BOOLEAN: not default_of(name),
             Kind.TEXT: "::1",
             Kind.TEXTS: ["a.example", "b.example"],
             Kind.SECRET: "s3cret",

@@ -133,9 +133,12 @@ def failed_and_received(world: World) -> None:
     delivery(2, state="failed")(world)
 
 
-def an_unfinished_question(world: World) -> None:
-    entries(world)[:] = [e for e in entries(world) if e["id"] != "c-asks"]
-    next(e for e in entries(world) if e["id"] == "b-final")["parentId"] = "b-asks"
+def asked_twice(world: World) -> None:
+    entries(world).append({**question("a", "d-asks"), "id": "again"})
+
+
+def never_asked(world: World) -> None:
+    next(e for e in entries(world) if e["id"] == "a-final")["parentId"] = None
 
 
 def heard_by_nobody(world: World) -> None:
@@ -167,8 +170,8 @@ BROKEN: list[tuple[str, Callable[[World], object], str]] = [
     ("one_final_a_reply", lambda w: entries(w).append(final("d", "d-asks")), "silent"),
     ("one_final_a_reply", lambda w: entries(w).append(final("z", "d-asks")), "no turn"),
     ("one_final_a_reply", change(final_entry="other"), "it is ['other']"),
-    ("one_question_a_turn", lambda w: entries(w).append(question("a")), "stands 2 times"),
-    ("one_question_a_turn", an_unfinished_question, "stands nowhere"),
+    ("one_question_a_turn", asked_twice, "twice on one branch"),
+    ("one_question_a_turn", never_asked, "does not stand above"),
     ("merged_is_answered", heard_by_nobody, "never heard it"),
     ("merged_is_answered", lambda w: w.turns["c"].update(merged_into="d"), "did not reply"),
     ("merged_is_answered", lambda w: w.turns["c"].update(merged_into=None), "did not reply"),
@@ -218,6 +221,12 @@ def test_every_check_has_a_world_that_it_refuses() -> None:
     assert {each.__name__ for each in CHECKS} == {name for name, _, _ in BROKEN}
 
 
+def test_a_question_that_left_with_a_rollback_may_be_asked_again() -> None:
+    world = sound()
+    entries(world).append({**question("b", "a-asks"), "id": "left behind"})
+    assert check(world) == {}
+
+
 def test_what_may_have_arrived_may_have_been_received() -> None:
     world = sound()
     hint = "it may have arrived all the same: look there before sending it again"
@@ -241,6 +250,6 @@ def test_a_message_that_was_refused_once_and_accepted_later_is_accepted() -> Non
 
 def test_duplicates_are_counted() -> None:
     world = sound()
-    entries(world).append(question("a"))
+    asked_twice(world)
     entries(world).append(final("a", "a-asks", "x"))
     assert duplicates(check(world)) == 2

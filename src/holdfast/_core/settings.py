@@ -116,6 +116,7 @@ class Settings:
     policy: str = "enqueue"
     collect_quiet_ms: int = 500
     collect_max: int = 20
+    heartbeats_yield: bool = True
     progress_timeout_ms: int = 300_000
     max_ms: int = 0
     wait_warn_ms: int = 2_000

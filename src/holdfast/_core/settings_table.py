@@ -97,6 +97,10 @@ KEYS: Final[Mapping[str, Key]] = {
     "turn.collect_max": Key(
         "collect_max", Kind.INTEGER, "collect: so many messages at most become one turn", 1
     ),
+    "turn.heartbeats_yield": Key(
+        "heartbeats_yield", Kind.BOOLEAN,
+        "a person's message ends the heartbeat that runs, twice in a row at most",
+    ),
     "turn.progress_timeout_ms": Key(
         "progress_timeout_ms", Kind.DURATION,
         "a run in which neither model nor tool has moved for so long is aborted", 1,

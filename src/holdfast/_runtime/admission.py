@@ -89,6 +89,7 @@ def asked(
         awaited=awaited,
         quiet_ms=settings.collect_quiet_ms,
         collect_max=settings.collect_max,
+        preempts=settings.heartbeats_yield,
     )
 
 

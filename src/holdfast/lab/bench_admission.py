@@ -22,6 +22,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast import _assemble
+from holdfast.lab.bench_queue import queue_depths
 from holdfast.lab.crew import Crew
 from holdfast.lab.figures import quiet, scratch, summary_ms
 
@@ -65,12 +66,15 @@ def bench_admission(
         ours_ns, floor_ns = asyncio.run(_alone(where, rounds))
         told(f"admission: {PROCESSES} processes for {seconds:g} s …")
         counts = _crowd(os.path.join(where, "crowd"), seconds)
+        told("admission: a session with few waiting turns, and one with many …")
+        queue = queue_depths(where, quick=quick)
     return {
         **summary_ms(ours_ns),
         "per_s": round(sum(counts) / seconds),
         "processes": PROCESSES,
         "slowest_over_fastest": round(max(counts) / max(min(counts), 1), 2),
         "floor_p50_ms": summary_ms(floor_ns)["p50_ms"],
+        "queue": queue,
     }
 
 

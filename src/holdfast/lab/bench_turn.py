@@ -9,8 +9,11 @@ synced appends, and some thirty hops between threads: 3-6 ms on a local disk.
                     once from a process of its own
     handoff         end of `respond` in one process → start of the next, already waiting,
                     turn's in another: commit, wake-up, lease, load, question
-    many_sessions   sessions that share the slots of a lane, against the time that the
-                    model alone takes: ceil(sessions / slots) × turns × model
+    many_sessions   sessions that share the slots of a lane, against a bound: the time that
+                    the model alone takes, ceil(sessions / slots) × turns × model, and the
+                    floor, what all these turns have to sync, in a bare loop.  Beside it the
+                    same turns with a model that takes no time
+    idle            see `bench_idle.py`
 
 The clock is CLOCK_MONOTONIC, one for all processes of a machine.
 """
@@ -20,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import sqlite3
 import time
 from contextlib import aclosing
 from itertools import pairwise
@@ -29,6 +33,7 @@ from typing import TYPE_CHECKING, Any, Final
 from holdfast import _assemble
 from holdfast._core.settings import LANES
 from holdfast.agents.pydantic_ai import PydanticAgent
+from holdfast.lab.bench_idle import idle_sessions
 from holdfast.lab.crew import Crew
 from holdfast.lab.figures import quiet, scratch, summary_ms
 from holdfast.lab.unhooked import Unhooked
@@ -52,6 +57,8 @@ WARMUP: Final = 3
 #: How long a turn holds the session while its follower gets in line behind it.
 HANDOFF_MODEL_S: Final = 0.02
 MANY_MODEL_S: Final = 0.05
+FLOOR_ROUNDS: Final = 200
+FLOOR_BYTES: Final = 600
 _CREW: Final = "holdfast.lab.bench_turn:"
 
 
@@ -77,11 +84,14 @@ def bench_turn(
         told(f"turn: {2 * handoffs} turns of one session in two processes …")
         handoff = _handoff(os.path.join(where, "handoff"), handoffs)
         told(f"turn: {sessions} sessions, {turns} turns each …")
-        many = asyncio.run(_many(os.path.join(where, "many"), sessions, turns))
+        many = many_sessions(where, sessions, turns, told)
+        told("turn: sessions that nobody talks to …")
+        idle = idle_sessions(os.path.join(where, "idle"), quick=quick)
     return {
         "handoff": summary_ms(handoff),
         "overhead": summary_ms(overhead),
         "many_sessions": many,
+        "idle": idle,
     }
 
 
@@ -211,10 +221,53 @@ class _Timed(ScriptedModel):
 # --------------------------------------------------------------------------- many sessions
 
 
-async def _many(state: str, sessions: int, turns: int) -> dict[str, float]:
+def many_sessions(where: str, sessions: int, turns: int, told: Report) -> dict[str, float]:
+    """How long all of them take, and how long they have to."""
+    model_s = math.ceil(sessions / LANES["user"].concurrency) * turns * MANY_MODEL_S
+    floor_s = _synced_s(os.path.join(where, "floor"), FLOOR_ROUNDS) * sessions * turns
+    own_s = asyncio.run(_many(os.path.join(where, "own"), sessions, turns, 0.0))
+    took_s = asyncio.run(_many(os.path.join(where, "many"), sessions, turns, MANY_MODEL_S))
+    bound_s = model_s + floor_s
+    told(
+        f"turn: bound {bound_s:.2f} s = ceil({sessions} / {LANES['user'].concurrency}) ×"
+        f" {turns} × {MANY_MODEL_S:g} s + {floor_s:.2f} s of bare syncs; took {took_s:.2f} s"
+    )
+    return {
+        "seconds": round(took_s, 3),
+        "bound_seconds": round(bound_s, 3),
+        "ratio": round(took_s / bound_s, 2),
+        "model_seconds": round(model_s, 3),
+        "floor_seconds": round(floor_s, 3),
+        "own_seconds": round(own_s, 3),
+    }
+
+
+def _synced_s(where: str, rounds: int) -> float:
+    """Seconds that what one turn syncs takes in a bare loop: four rows, two appends."""
+    os.makedirs(where)
+    db = sqlite3.connect(os.path.join(where, "floor.db"), isolation_level=None)
+    db.execute("PRAGMA journal_mode = WAL").fetchone()
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("CREATE TABLE floor (id INTEGER PRIMARY KEY, data TEXT) STRICT")
+    fd = os.open(os.path.join(where, "floor.jsonl"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    start_s = time.perf_counter()
+    for _ in range(rounds):
+        for _ in range(4):
+            db.execute("BEGIN IMMEDIATE")
+            db.execute("INSERT INTO floor (data) VALUES (?)", ("x" * FLOOR_BYTES,))
+            db.execute("COMMIT")
+        for _ in range(2):
+            os.write(fd, b"x" * FLOOR_BYTES)
+            os.fdatasync(fd)
+    took_s = time.perf_counter() - start_s
+    os.close(fd)
+    db.close()
+    return took_s / rounds
+
+
+async def _many(state: str, sessions: int, turns: int, model_s: float) -> float:
     """All sessions at once, each asking again when it was answered, to the last reply."""
-    bound_s = math.ceil(sessions / LANES["user"].concurrency) * turns * MANY_MODEL_S
-    async with _assemble.open(state, agent=_Timed(MANY_MODEL_S)) as hf:
+    async with _assemble.open(state, agent=_Timed(model_s)) as hf:
 
         async def talk(session: int) -> None:
             for n in range(turns):
@@ -226,9 +279,4 @@ async def _many(state: str, sessions: int, turns: int) -> dict[str, float]:
         async with asyncio.TaskGroup() as group:
             for session in range(sessions):
                 group.create_task(talk(session))
-        took_s = time.monotonic() - start_s
-    return {
-        "seconds": round(took_s, 3),
-        "bound_seconds": round(bound_s, 3),
-        "ratio": round(took_s / bound_s, 2),
-    }
+        return time.monotonic() - start_s

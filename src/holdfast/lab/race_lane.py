@@ -91,7 +91,8 @@ async def through_turns(
     """The same messages, each submitted; this process runs turns, its own and orphans."""
     agent = PydanticAgent(MODEL)
     await _answer(agent, _prompt("warm-up", ()))
-    async with _assemble.open(directory, agent=agent) as hf:
+    everybody_is_heard = {"turn.heartbeats_yield": False}
+    async with _assemble.open(directory, agent=agent, settings=everybody_is_heard) as hf:
         await child.ready()
         for n in range(1, turns + 1):
             receipt = await hf.submit(key, question(label, n), lane=lane, source=source)

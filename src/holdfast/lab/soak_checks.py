@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from holdfast._core.delivery import MAY_HAVE_ARRIVED
 from holdfast._core.tree import text_of
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from holdfast.lab.soak_world import Row, World
+    from holdfast.types import Entry
 
 __all__ = ["CHECKS", "check", "duplicates", "unanswered"]
 
@@ -102,42 +103,53 @@ def one_final_a_reply(world: World) -> Iterator[str]:
 
 
 def one_question_a_turn(world: World) -> Iterator[str]:
-    """Nobody's question stands twice; whoever replied has one."""
-    asked: Counter[str] = Counter()
-    for transcript in world.transcripts:
-        for entry in transcript.entries:
-            message, stamp = entry.get("message"), entry.get("holdfast")
-            if isinstance(message, dict) and message.get("role") == "user":
-                asked[str(stamp["turn"]) if isinstance(stamp, dict) else ""] += 1
-    for turn_id, count in asked.items():
-        if count > 1:
-            yield f"the question of {turn_id} stands {count} times"
+    """
+    On no branch does a question stand twice, and above a reply its own stands.  One that left
+    with a rollback of its host is asked again, on the branch that went on.
+    """
+    by_id = world.entries()
+    for entry in by_id.values():
+        if (turn_id := _asked_by(entry)) is not None:
+            above = _above(by_id, str(entry.get("parentId")))
+            if any(_asked_by(one) == turn_id for one in above):
+                yield f"the question of {turn_id} stands twice on one branch"
     for turn in world.turns.values():
-        if turn["outcome"] in {"replied", "merged"} and not asked[turn["turn_id"]]:
-            yield f"{_name(turn)} is {turn['outcome']}, and its question stands nowhere"
+        if turn["outcome"] == "replied" and not _heard(by_id, turn, turn["turn_id"]):
+            yield f"{_name(turn)} is replied, and its question does not stand above"
 
 
 def merged_is_answered(world: World) -> Iterator[str]:
     """Who was merged was merged into somebody who replied, and has heard the question."""
-    parents = {str(entry["id"]): entry for each in world.transcripts for entry in each.entries}
+    by_id = world.entries()
     for turn in world.turns.values():
         if turn["outcome"] != "merged":
             continue
         host = world.turns.get(turn["merged_into"])
         if host is None or host["outcome"] != "replied":
             yield f"{_name(turn)} was merged into {turn['merged_into']}, which did not reply"
-            continue
-        entry = parents.get(host["final_entry"])
-        while entry is not None and not _asks(entry, turn["turn_id"]):
-            entry = parents.get(str(entry.get("parentId")))
-        if entry is None:
+        elif not _heard(by_id, host, turn["turn_id"]):
             yield f"{_name(turn)} was merged into {_name(host)}, which never heard it"
 
 
-def _asks(entry: Mapping[str, Any], turn_id: str) -> bool:
-    stamp, message = entry.get("holdfast"), entry.get("message")
-    asks = isinstance(message, dict) and message.get("role") == "user"
-    return bool(asks and isinstance(stamp, dict) and stamp.get("turn") == turn_id)
+def _heard(by_id: Mapping[str, Entry], turn: Row, asker: str) -> bool:
+    """Whether *asker*'s question stands above the final entry of *turn*."""
+    return any(_asked_by(entry) == asker for entry in _above(by_id, turn["final_entry"]))
+
+
+def _above(by_id: Mapping[str, Entry], entry_id: str) -> Iterator[Entry]:
+    """An entry and what it goes back to."""
+    entry = by_id.get(entry_id)
+    while entry is not None:
+        yield entry
+        entry = by_id.get(str(entry.get("parentId")))
+
+
+def _asked_by(entry: Entry) -> str | None:
+    """The turn whose question it is."""
+    message, stamp = entry.get("message"), entry.get("holdfast")
+    if not (isinstance(message, dict) and message.get("role") == "user"):
+        return None
+    return str(stamp["turn"]) if isinstance(stamp, dict) else None
 
 
 def delivered_once(world: World) -> Iterator[str]:

@@ -75,6 +75,10 @@ class World:
     holds: dict[str, int] = field(default_factory=dict)
     frozen_killed: int = 0
 
+    def entries(self) -> dict[str, Entry]:
+        """Those of all transcripts, by their ids, in the order of each file."""
+        return {str(entry["id"]): entry for each in self.transcripts for entry in each.entries}
+
 
 def look(state: str, work: str, receiver: Mapping[str, Any]) -> World:
     """Read all of it.  Raises HoldfastError: it cannot be read."""

@@ -77,6 +77,7 @@ class Admission:
     parent: TurnId | None = None  #: The turn that asks for this one.
     awaited: bool = False  #: The parent will wait for its end.
     quiet_ms: int = 0  #: `collect`: how long its session must be quiet before it runs.
+    preempts: bool = True  #: A running heartbeat may be ended for it, if it is a person's.
     collect_max: int = 0  #: `collect`: so many messages at most become one turn.
 
 

@@ -71,9 +71,9 @@ class TurnEvent:
     Something that happened to a turn.
 
     `kind`: ``accepted``, ``position``, ``started``, ``attempt``, ``text``, ``tool``,
-    ``committed``, ``outcome``, and after it what its target was sent: ``delivered`` a part, or
-    ``delivery`` where it failed or nobody knows.  Only what stands in the live log has an id; after an
-    ``attempt`` all earlier text is void.
+    ``committed``, ``outcome``, and after it what its target was sent: ``delivered`` a part,
+    or ``delivery`` where it failed or nobody knows.  Only what stands in the live log has an id;
+    after an ``attempt`` all earlier text is void.
     """
 
     kind: str

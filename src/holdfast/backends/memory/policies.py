@@ -59,6 +59,7 @@ def press(world: World, room: Room, asked: Admission) -> None:
         running = ask_to_end(world, running, _PRESSING[asked.policy])
     if (
         is_people(asked.lane)
+        and asked.preempts
         and asked.policy not in _YIELDING
         and running.lane == HEARTBEAT
         and not running.bound

@@ -37,7 +37,10 @@ class Scenario:
 
 
 #: Modules of this room, each with a `SCENARIOS` tuple.
-ROOMS: Final = ("replies", "waiting", "stuck", "children", "identity", "deliveries", "writing")
+ROOMS: Final = (
+    "replies", "waiting", "stuck", "leaks", "stranded", "children", "identity", "handing",
+    "deliveries", "writing", "seeing",
+)  # fmt: skip
 
 
 def every() -> dict[str, Scenario]:

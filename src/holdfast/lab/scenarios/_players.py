@@ -148,13 +148,16 @@ async def sends(
     at: tuple[str, int] | None = None,
     settings: dict[str, Any],
 ) -> None:
-    """A program that hands messages in and runs nothing.  It dies with its last word."""
+    """A program that hands messages in and runs nothing; it does not survive a `dying` one."""
     async with open_(state, settings=settings) as hf:
         await child.ready()
         for each in says:
-            if each.pop("when", None) == "dying" and at is not None:
+            dying = each.pop("when", None) == "dying"
+            if dying and at is not None:
                 dies_at(*at)
             await _say(hf, child, each)
+            if dying:  # A store without that point.
+                os.kill(os.getpid(), signal.SIGKILL)
         child.say("all_accepted")
         await child.order("end")
 

@@ -26,15 +26,17 @@ if TYPE_CHECKING:
 __all__ = ["SCENARIOS", "idle_owner"]
 
 SITS: Final = f"{PEERS}:sits"
+#: A stopped owner keeps its lease for all of the scenario; a dead one for none of it.
+PATIENT: Final = {**QUICK, "turn.lease_ms": 60_000}
 
 
 async def idle_owner(state: str, sits: str = SITS) -> Saw:
     """Three programs have a session and do nothing with it: one idle, one stopped, one dead."""
     story, agent = Story(), Echo()
-    async with Hands() as hands, open_(state, agent=agent, settings=QUICK) as hf:
-        await _idle(story, hands, hf, sits)
-        await _stopped(story, hands, hf, sits)
-        await _orphaned(story, hands, hf, sits)
+    async with Hands() as hands, open_(state, agent=agent, settings=PATIENT) as hf:
+        for owner in (_idle, _stopped, _orphaned):
+            if not await owner(story, hands, hf, sits):
+                return story.saw()  # The next one would wait behind it.
         facts = await facts_of(hf)
         story.check("asked_of_the_model", [prompt.text for prompt in agent.asked],
                     ["behind idle", "behind stopped", "behind dead"])  # fmt: skip
@@ -52,7 +54,7 @@ async def _sitting(hands: Hands, hf: Holdfast, sits: str, name: str) -> tuple[in
     return pid, held, behind.turn_id
 
 
-async def _idle(story: Story, hands: Hands, hf: Holdfast, sits: str) -> None:
+async def _idle(story: Story, hands: Hands, hf: Holdfast, sits: str) -> bool:
     pid, held, behind = await _sitting(hands, hf, sits, "idle")
     why = (await hf.why(KEY)).to_json()
     story(f"pid {pid} has the session and does nothing; a message stands behind it")
@@ -71,9 +73,10 @@ async def _idle(story: Story, hands: Hands, hf: Holdfast, sits: str) -> None:
     story.check("behind_the_idle_one", found[behind], "replied")
     ended = await hf.store.control.turn(held)  # type: ignore[arg-type]
     story.check("and_its_own_turn", [ended.outcome, ended.reason], ["cancelled", "handed_over"])
+    return found[behind] == "replied"
 
 
-async def _stopped(story: Story, hands: Hands, hf: Holdfast, sits: str) -> None:
+async def _stopped(story: Story, hands: Hands, hf: Holdfast, sits: str) -> bool:
     pid, _, behind = await _sitting(hands, hf, sits, "stopped")
     hands.signal("stopped", signal.SIGSTOP)
     story(f"pid {pid} has the session, and is stopped")
@@ -90,15 +93,17 @@ async def _stopped(story: Story, hands: Hands, hf: Holdfast, sits: str) -> None:
     await hands.killed("stopped")
     told = await outcomes(hf, [behind])
     story.check("behind_the_stopped_one_once_it_is_killed", told[behind], "replied")
+    return told[behind] == "replied"
 
 
-async def _orphaned(story: Story, hands: Hands, hf: Holdfast, sits: str) -> None:
+async def _orphaned(story: Story, hands: Hands, hf: Holdfast, sits: str) -> bool:
     pid, held, behind = await _sitting(hands, hf, sits, "dead")
     await hands.killed("dead")
     story(f"pid {pid} has the session, and is dead; nobody asks anybody for anything")
     told = await outcomes(hf, [behind, held])
     story.check("behind_the_dead_one", told[behind], "replied")
     story.check("the_dead_ones_turn", told[held], "failed")
+    return True
 
 
 SCENARIOS: Final[tuple[Scenario, ...]] = (

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from holdfast.errors import LeaseLostError
+from holdfast.errors import CoordinationError, LeaseLostError
 from holdfast.lab.scenarios import Saw, Scenario
 from holdfast.lab.scenarios._cast import (
     KEY,
@@ -67,15 +67,18 @@ async def leaked_lease(state: str) -> Saw:
     """A stopped run that does not end; a lease without a run; a hand on another's lease."""
     story, agent = Story(), Deaf()
     async with open_(state, agent=agent, settings=QUICK) as hf:
-        await _stopped(story, hf, agent)
-        await _abandoned(story, hf)
-        agent.released.set()
+        try:
+            if await _stopped(story, hf, agent):
+                await _abandoned(story, hf)
+        finally:
+            agent.released.set()
         counts = await hf.store.control.counts()
         story.check("leases_at_the_end", counts.leases, 0)
     return story.saw()
 
 
-async def _stopped(story: Story, hf: Holdfast, agent: Deaf) -> None:
+async def _stopped(story: Story, hf: Holdfast, agent: Deaf) -> bool:
+    """Whether the session is free again."""
     asked = await hf.submit(KEY, "deaf")
     await agent.began.wait()
     behind = await hf.submit(KEY, "behind it")
@@ -85,6 +88,7 @@ async def _stopped(story: Story, hf: Holdfast, agent: Deaf) -> None:
     story.check("stopped", found[asked.turn_id], "cancelled")
     story.check("asked_to_end_and_deaf_to_it", agent.ignored > 0, True)
     story.check("the_next_message", found[behind.turn_id], "replied")
+    return found[behind.turn_id] == "replied"
 
 
 async def _abandoned(story: Story, hf: Holdfast) -> None:
@@ -97,7 +101,8 @@ async def _abandoned(story: Story, hf: Holdfast) -> None:
         with suppress(LeaseLostError):
             await control.end(own.turn_id, own.token + 7, "failed", "not_mine", None)  # type: ignore[arg-type]
             story("a waiter with another's token has ended the turn of who holds the lease")
-        await own.reply("done")
+        with suppress(CoordinationError):  # It is to be told below.
+            await own.reply("done")
     ended = await control.turn(own.turn_id)  # type: ignore[arg-type]
     story.check("a_wrong_token_ends_nothing", ended.outcome, "replied")
     token = await picked
@@ -132,28 +137,34 @@ async def stuck_for_days(state: str) -> Saw:
     story, agent = Story(), Deaf()
     settings = {**MOVES, "lanes.user.concurrency": 1}
     async with open_(state, agent=agent, settings=settings) as hf:
-        hung = await hf.submit(KEY, "deaf")
-        await agent.began.wait()
-        queue = [await hf.submit(KEY, f"queued {n}") for n in range(3)]
-        lane = await hf.submit("agent:main:other", "behind it in its lane")
-        story("a model call hangs for good; 3 messages wait in its session, 1 for its lane")
-        told = await until(lambda: _told(hf, "stuck"), hf)
-        fresh = await hf.submit(KEY, "fresh")
-        story("it is found to be stuck; while it is ended, a fresh message comes")
-        turns = [each.turn_id for each in (hung, *queue, fresh, lane)]
-        found = await outcomes(hf, turns)
-        row = await hf.store.control.turn(hung.turn_id)
-        story.check("told_of_it", told, True)
-        story.check("the_hung_turn", [row.outcome, row.reason, row.attempts],
-                    ["failed", "no_progress", 2])  # fmt: skip
-        story.check("the_others", [found[turn] for turn in turns[1:]], ["replied"] * 5)
-        facts = await facts_of(hf)
-        story.check("in_the_order_of_asking", [each.text for each in facts.exchanges],
-                    ["deaf", "queued 0", "queued 1", "queued 2", "fresh"])  # fmt: skip
-        counts = await hf.store.control.counts()
-        story.check("left_behind", [counts.leases, counts.waiting], [0, 0])
-        agent.released.set()
+        try:
+            await _hung(story, hf, agent)
+        finally:
+            agent.released.set()
     return story.saw()
+
+
+async def _hung(story: Story, hf: Holdfast, agent: Deaf) -> None:
+    hung = await hf.submit(KEY, "deaf")
+    await agent.began.wait()
+    queue = [await hf.submit(KEY, f"queued {n}") for n in range(3)]
+    lane = await hf.submit("agent:main:other", "behind it in its lane")
+    story("a model call hangs for good; 3 messages wait in its session, 1 for its lane")
+    told = await until(lambda: _told(hf, "stuck"), hf)
+    fresh = await hf.submit(KEY, "fresh")
+    story("it is found to be stuck; while it is ended, a fresh message comes")
+    turns = [each.turn_id for each in (hung, *queue, fresh, lane)]
+    found = await outcomes(hf, turns)
+    row = await hf.store.control.turn(hung.turn_id)
+    story.check("told_of_it", told, True)
+    story.check("the_hung_turn", [row.outcome, row.reason, row.attempts],
+                ["failed", "no_progress", 2])  # fmt: skip
+    story.check("the_others", [found[turn] for turn in turns[1:]], ["replied"] * 5)
+    facts = await facts_of(hf)
+    story.check("in_the_order_of_asking", [each.text for each in facts.exchanges],
+                ["deaf", "queued 0", "queued 1", "queued 2", "fresh"])  # fmt: skip
+    counts = await hf.store.control.counts()
+    story.check("left_behind", [counts.leases, counts.waiting], [0, 0])
 
 
 async def _told(hf: Holdfast, kind: str) -> bool:

@@ -100,9 +100,10 @@ async def shown_but_not_kept(state: str) -> Saw:
     async with Hands() as hands:
         for point, hit in DEATHS:
             home = _home(state, point)
+            says = [{"key": KEY, "text": "question", "target": "mailbox:ann"}]
             hands.start(
                 point, "runs", state=home, at=(point, hit), mailbox=f"{home}.mailbox",
-                says=[{"key": KEY, "text": "question", "target": "mailbox:ann"}], settings=QUICK,
+                says=says, settings=QUICK,
             )  # fmt: skip
         for point, _ in DEATHS:
             await hands.heard(point, "ready")

@@ -62,6 +62,7 @@ def press(db: sqlite3.Connection, session_id: SessionId, asked: Admission) -> No
         ask_to_end(db, running, _PRESSING[asked.policy])
     elif (
         is_people(asked.lane)
+        and asked.preempts
         and asked.policy not in _YIELDING
         and running.lane == HEARTBEAT
         and not running.bound
