@@ -50,4 +50,4 @@ async def test_a_gateway_without_patience_is_noticed(
         str(tmp_path), gateway="support.mutant_players:counts_impatiently"
     )
     assert not saw.ok
-    assert "unavailable" in saw.facts["outcomes"]
+    assert "store_unavailable" in saw.facts["outcomes"]

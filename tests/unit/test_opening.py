@@ -336,15 +336,21 @@ async def test_a_mark_whose_digest_was_given_up_is_not_left_again(
 
 
 @pytest.mark.parametrize(
-    ("again", "finished", "since"),
-    [(None, None, 77), ("owner_died", None, 0), ("drained", None, 0), (None, b"[]", 0)],
+    ("again", "finished", "hosted", "since"),
+    [
+        (None, None, False, 77),
+        ("owner_died", None, False, 0),
+        ("drained", None, False, 0),
+        (None, b"[]", False, 0),
+        (None, None, True, 0),
+    ],
 )
 def test_whoever_has_run_before_is_looked_for_everywhere(
-    again: str | None, finished: bytes | None, since: int
+    again: str | None, finished: bytes | None, hosted: bool, since: int
 ) -> None:
     """Another turn may have run and committed behind what it has left."""
     held_file, leased = mock.Mock(), mock.Mock(again=again, finished=finished)
-    leased.session.end_offset = 77
+    leased.session.end_offset, leased.turn.hosted = 77, hosted
     booking.left_by(held_file, leased)
     held_file.about.assert_called_once_with(leased.turn.turn_id, since)
 

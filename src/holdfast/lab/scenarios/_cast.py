@@ -51,11 +51,13 @@ PLAYERS: Final = "holdfast.lab.scenarios._players"
 #: Holds are looked at twice a second, and an abort has a fifth of one.
 QUICK: Final[Mapping[str, Any]] = {"turn.lease_ms": 3_000, "abort.settle_ms": 200}
 
+HEARD_S: Final = 60.0  #: How long another process is listened for.
+
 _within_s = [30.0]
 
 
 def within_s(bound_s: float | None = None) -> float:
-    """How long one thing is waited for before it counts as missing.  *bound_s*: from now on."""
+    """How long an outcome is waited for before it counts as missing; *bound_s*: from now on."""
     if bound_s is not None:
         _within_s[0] = bound_s
     return _within_s[0]
@@ -167,9 +169,9 @@ class Hands:
 
         Raises:
             RuntimeError: it ended before.
-            TimeoutError: not within the bound.
+            TimeoutError: not within HEARD_S.
         """
-        async with asyncio.timeout(within_s()):
+        async with asyncio.timeout(HEARD_S):
             while True:
                 message = await self._said[name].get()
                 if message.kind == kind:

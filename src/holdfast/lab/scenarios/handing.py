@@ -16,7 +16,6 @@ from holdfast.lab.scenarios._cast import (
     open_,
     outcomes,
     until,
-    within_s,
 )
 from holdfast.lab.scenarios._peers import PEERS
 
@@ -63,9 +62,9 @@ async def _idle(story: Story, hands: Hands, hf: Holdfast, sits: str) -> bool:
     answers = list[str | None]()
 
     async def asked() -> bool:
-        handed = await hf.handover(KEY, timeout_s=within_s())
+        handed = await hf.handover(KEY, timeout_s=1)
         answers.append(handed.answer)
-        return handed.answer != "busy"  # For two seconds it may be thinking.
+        return handed.answer == "let_go"  # It is busy for two seconds: it may be thinking.
 
     await until(asked, hf)
     found = await outcomes(hf, [behind, held])
