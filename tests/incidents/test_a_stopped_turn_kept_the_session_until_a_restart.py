@@ -71,7 +71,7 @@ async def test_a_token_that_nobody_looks_at_is_noticed(
 ) -> None:
     from holdfast.backends.files.control import leases
 
-    def any_token(db: Any, turn_id: str, token: int, *more: Any) -> Any:
+    def any_token(db: Any, turn_id: Any, token: int, *more: Any) -> Any:
         del token
         [held] = db.execute("SELECT token FROM leases WHERE turn_id = ?", (turn_id,)).fetchone()
         return real(db, turn_id, held, *more)

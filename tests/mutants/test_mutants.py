@@ -200,7 +200,7 @@ MUTANTS = [
     Mutant(
         "contention is taken for the agent's failure (#83510)",
         "_runtime/conversation.py",
-        "            except CoordinationError:\n                raise\n",
+        "            except _CONTENTION:\n                raise\n",
         "",
         "incidents/test_all_models_failed_because_a_lock_was_busy.py"
         "::test_contention_that_comes_through_the_agent_is_not_the_models_fault",
@@ -283,6 +283,56 @@ MUTANTS = [
         "        except ZeroDivisionError as echo:\n"
         '            _log.info("%s: after %r: %s", self.path, cause, echo)\n',
         "incidents/test_the_wrong_error_is_told.py",
+    ),
+    Mutant(
+        "a message that nobody took in is called answered",
+        "_runtime/merging.py",
+        "    found = _asked_in(kept, names, host)\n    if",
+        "    found = {TurnId(each) for each in names}\n    if",
+        "e2e/test_policies.py::test_a_message_that_nobody_took_becomes_a_turn_of_its_own",
+    ),
+    Mutant(
+        "a steered message is taken in twice",
+        "_runtime/steering.py",
+        "if turn.asked_entry is None and not turn.abort_requested",
+        "if not turn.abort_requested",
+        "e2e/test_policies.py::test_an_own_turn_is_steered_too",
+    ),
+    Mutant(
+        "a message taken in by a killed host is asked again",
+        "_runtime/merging.py",
+        "            taken[TurnId(turn)] = entry_id\n",
+        "            continue\n",
+        "e2e/test_merges_survive.py",
+    ),
+    Mutant(
+        "a rolled back question stays in the conversation",
+        "_runtime/booking.py",
+        'if reason == "rolled_back" and question is not None:',
+        'if reason == "rolled back" and question is not None:',
+        "e2e/test_policies.py"
+        "::test_a_rolled_back_turn_leaves_the_conversation_and_stays_in_the_file",
+    ),
+    Mutant(
+        "a later message of a person overtakes an earlier one in another lane",
+        "_core/lanes.py",
+        "        each = [head for head in each if not is_people(head.lane)]\n",
+        "        each = list(each)\n",
+        "unit/test_lanes.py",
+    ),
+    Mutant(
+        "a heartbeat is ended after a tool that cannot run twice",
+        "backends/files/control/policies.py",
+        "replay = 'never')",
+        "replay = 'nevermore')",
+        "e2e/test_policies.py::test_a_heartbeat_that_has_run_a_tool_without_replay_finishes",
+    ),
+    Mutant(
+        "a turn that waits for its child keeps its slot",
+        "_runtime/asking.py",
+        "    await door.store.control.wait_for(current.turn_id, current.token, child)\n",
+        "",
+        "e2e/test_policies.py::test_a_turn_that_waits_for_a_child_gives_its_slot_back",
     ),
 ]
 

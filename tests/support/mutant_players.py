@@ -38,7 +38,7 @@ async def counts_and_touches(child: Child, *, state: str, **more: Any) -> None:
         real(self, *arguments)
         (Path(state) / "control.db").open("rb").close()
 
-    Writer._transact = transact  # type: ignore[method-assign]
+    Writer._transact = transact  # type: ignore[method-assign,assignment]
     await _peers.counts(child, state=state, **more)
 
 
@@ -69,7 +69,7 @@ async def counts_what_it_knew(child: Child, **more: Any) -> None:
 async def sits_deaf(child: Child, **more: Any) -> None:
     async def nothing(_: Handing) -> None: ...
 
-    Handing.look = nothing  # type: ignore[method-assign]
+    Handing.look = nothing  # type: ignore[method-assign,assignment]
     await _peers.sits(child, **more)
 
 

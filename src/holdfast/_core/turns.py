@@ -36,6 +36,7 @@ __all__ = [
     "ABORTS",
     "ENDED_BY",
     "GIVES_BACK",
+    "HINTS",
     "OUTCOMES",
     "TABLE",
     "Event",
@@ -80,6 +81,18 @@ ABORTS: Final[Mapping[str, str | None]] = {
     "max_time": "failed",  # `turn.max_ms` is over.
     "no_progress": None,  # The reaper: nothing moved within `turn.progress_timeout_ms`.
     "handed_over": None,  # Its idle owner was asked to let go; the attempt does not count.
+}
+
+#: What whoever is told of such an end may do about it.
+HINTS: Final[Mapping[str, str]] = {
+    "interrupted": "a later message with policy interrupt ended it; send it again if need be",
+    "rolled_back": "a later message with policy rollback took it back",
+    "preempted": "a person's message came first; the next heartbeat runs as usual",
+    "max_time": "it ran longer than turn.max_ms",
+    "no_progress": "neither model nor tool moved within turn.progress_timeout_ms",
+    "attempts_used_up": "each of its runs came to nothing (turn.max_attempts); see the log of its"
+    " runners, then send it again",
+    "owner_died": "the process that answered it itself has ended; send it again",
 }
 
 #: `customType` of the entry that ends a turn without a reply, written before its row is.

@@ -143,7 +143,11 @@ class Recovery:
                 leaf=held.leaf(), question=left.questions.get(turn.turn_id),
             )  # fmt: skip
             held.release()
-            self._ended(await control.end(turn.turn_id, token, loss.outcome, loss.reason, None))
+            self._ended(
+                await control.end(
+                    turn.turn_id, token, loss.outcome, loss.reason, turns.HINTS.get(loss.reason)
+                )
+            )
 
     async def _requeue(self, turn: Turn, token: FencingToken, loss: turns.Loss) -> None:
         _log.info("turn %s: back in its place: %s", turn.turn_id, loss.reason)

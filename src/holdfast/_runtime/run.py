@@ -11,7 +11,7 @@ import asyncio
 import logging
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from holdfast._core import turns
 from holdfast._runtime import beginning, steering
@@ -101,10 +101,10 @@ class Run:
         if why == "fenced":
             return None
         if (ended := beginning.ending_of(why)) is not None:
-            return await attempt.finish(replace(ended, hint=_HINTS.get(why)))
+            return await attempt.finish(replace(ended, hint=turns.HINTS.get(why)))
         used_up = attempt.turn.attempts >= self._settings.attempts_max
         if why not in turns.GIVES_BACK and used_up:
-            return await attempt.finish(Ended("failed", why, _HINTS.get(why)))
+            return await attempt.finish(Ended("failed", why, turns.HINTS.get(why)))
         await attempt.let_go()
         return await attempt.give_back(why)
 
@@ -154,15 +154,6 @@ class Run:
         if not asking.done():  # A model that ignores its end costs its own turn only.
             await asyncio.wait({asking}, timeout=self._settings.settle_ms / 1000)
             asking.add_done_callback(_heard)
-
-
-_HINTS: Final = {
-    "interrupted": "a later message with policy interrupt ended it; send it again if need be",
-    "rolled_back": "a later message with policy rollback took it back",
-    "preempted": "a person's message came first; the next heartbeat runs as usual",
-    "max_time": "it ran longer than turn.max_ms",
-    "no_progress": "neither model nor tool moved within turn.progress_timeout_ms",
-}
 
 
 def _prompt(turn: Turn, begun: Begun) -> Prompt:

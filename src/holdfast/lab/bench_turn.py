@@ -11,8 +11,9 @@ synced appends, and some thirty hops between threads: 3-6 ms on a local disk.
                     turn's in another: commit, wake-up, lease, load, question
     many_sessions   sessions that share the slots of a lane, against a bound: the time that
                     the model alone takes, ceil(sessions / slots) × turns × model, and the
-                    floor, what all these turns have to sync, in a bare loop.  Beside it the
-                    same turns with a model that takes no time
+                    floor: what has to be synced at the least, in a bare loop, four transactions
+                    for all slots together and two appends for each turn.  Beside it the same
+                    turns with a model that takes no time
     idle            see `bench_idle.py`
 
 The clock is CLOCK_MONOTONIC, one for all processes of a machine.
@@ -24,6 +25,7 @@ import asyncio
 import math
 import os
 import sqlite3
+import statistics
 import time
 from contextlib import aclosing
 from itertools import pairwise
@@ -58,6 +60,8 @@ WARMUP: Final = 3
 HANDOFF_MODEL_S: Final = 0.02
 MANY_MODEL_S: Final = 0.05
 FLOOR_ROUNDS: Final = 200
+COMMITS: Final = 4
+APPENDS: Final = 2
 FLOOR_BYTES: Final = 600
 _CREW: Final = "holdfast.lab.bench_turn:"
 
@@ -223,14 +227,18 @@ class _Timed(ScriptedModel):
 
 def many_sessions(where: str, sessions: int, turns: int, told: Report) -> dict[str, float]:
     """How long all of them take, and how long they have to."""
-    model_s = math.ceil(sessions / LANES["user"].concurrency) * turns * MANY_MODEL_S
-    floor_s = _synced_s(os.path.join(where, "floor"), FLOOR_ROUNDS) * sessions * turns
+    slots = LANES["user"].concurrency
+    rounds = math.ceil(sessions / slots) * turns
+    commit_s, append_s = _bare_s(os.path.join(where, "floor"), slots)
+    floor_s = rounds * COMMITS * commit_s + sessions * turns * APPENDS * append_s
     own_s = asyncio.run(_many(os.path.join(where, "own"), sessions, turns, 0.0))
     took_s = asyncio.run(_many(os.path.join(where, "many"), sessions, turns, MANY_MODEL_S))
+    model_s = rounds * MANY_MODEL_S
     bound_s = model_s + floor_s
     told(
-        f"turn: bound {bound_s:.2f} s = ceil({sessions} / {LANES['user'].concurrency}) ×"
-        f" {turns} × {MANY_MODEL_S:g} s + {floor_s:.2f} s of bare syncs; took {took_s:.2f} s"
+        f"turn: bound {bound_s:.2f} s = ceil({sessions} / {slots}) × {turns} ×"
+        f" {MANY_MODEL_S:g} s + {floor_s:.2f} s of bare syncs; took {took_s:.2f} s,"
+        f" {own_s:.2f} s with a model that takes no time"
     )
     return {
         "seconds": round(took_s, 3),
@@ -242,27 +250,29 @@ def many_sessions(where: str, sessions: int, turns: int, told: Report) -> dict[s
     }
 
 
-def _synced_s(where: str, rounds: int) -> float:
-    """Seconds that what one turn syncs takes in a bare loop: four rows, two appends."""
+def _bare_s(where: str, slots: int) -> tuple[float, float]:
+    """Seconds of one FULL transaction for all *slots* together, and of one synced append."""
     os.makedirs(where)
     db = sqlite3.connect(os.path.join(where, "floor.db"), isolation_level=None)
     db.execute("PRAGMA journal_mode = WAL").fetchone()
     db.execute("PRAGMA synchronous = FULL")
     db.execute("CREATE TABLE floor (id INTEGER PRIMARY KEY, data TEXT) STRICT")
+    rows = [("x" * FLOOR_BYTES,)] * slots
     fd = os.open(os.path.join(where, "floor.jsonl"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    start_s = time.perf_counter()
-    for _ in range(rounds):
-        for _ in range(4):
-            db.execute("BEGIN IMMEDIATE")
-            db.execute("INSERT INTO floor (data) VALUES (?)", ("x" * FLOOR_BYTES,))
-            db.execute("COMMIT")
-        for _ in range(2):
-            os.write(fd, b"x" * FLOOR_BYTES)
-            os.fdatasync(fd)
-    took_s = time.perf_counter() - start_s
+    commits, appends = list[float](), list[float]()
+    for _ in range(FLOOR_ROUNDS):
+        start_s = time.perf_counter()
+        db.execute("BEGIN IMMEDIATE")
+        db.executemany("INSERT INTO floor (data) VALUES (?)", rows)
+        db.execute("COMMIT")
+        middle_s = time.perf_counter()
+        os.write(fd, b"x" * FLOOR_BYTES)
+        os.fdatasync(fd)
+        commits.append(middle_s - start_s)
+        appends.append(time.perf_counter() - middle_s)
     os.close(fd)
     db.close()
-    return took_s / rounds
+    return statistics.median(commits), statistics.median(appends)
 
 
 async def _many(state: str, sessions: int, turns: int, model_s: float) -> float:

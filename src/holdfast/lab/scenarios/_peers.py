@@ -102,9 +102,12 @@ class Effect:
         yield reply("It is paid")
 
     async def _pay(self) -> str:
+        self._note()
+        return "paid"
+
+    def _note(self) -> None:
         with open(self._path, "a", encoding="utf-8") as file:
             file.write("paid\n")
-        return "paid"
 
     def done(self) -> int:
         """How often it was really done."""
@@ -123,7 +126,9 @@ async def _called(
         block = _transcript.tool_call(call.call_id, call.name, call.arguments)
         used = _transcript.usage(fresh=1, output=1)
         yield Made(
-            _transcript.assistant([block], provider="lab", model="echo", used=used, stop="toolUse")
+            _transcript.assistant(
+                [block], provider="lab", model="echo", used=used, stop="toolUse"
+            )
         )
     told = str(await hook(call, run))
     yield Made(_transcript.tool_result(call.call_id, call.name, told, failed=False))
@@ -184,8 +189,8 @@ async def delivers(
         child.say("accepted", turn=receipt.turn_id)
         await child.order("close")
         closing = asyncio.create_task(hf.close(finish_s=30))
-        while not hf.draining:
-            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert hf.draining
         child.say("draining")
         await closing
 

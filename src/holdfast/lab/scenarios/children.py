@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.agents import _transcript
 from holdfast.errors import DeadlockError
-from holdfast.lab.scenarios import Saw, Scenario
+from holdfast.lab.scenarios import Scenario
 from holdfast.lab.scenarios._cast import KEY, QUICK, Story, facts_of, open_, outcomes, reply
 from holdfast.types import Made, ToolCall
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine
 
     from holdfast._runtime.runtime import Holdfast
+    from holdfast.lab.scenarios import Saw
     from holdfast.ports import ToolHook
     from holdfast.types import AgentEvent, Prompt
 
@@ -22,10 +23,12 @@ __all__ = ["CHILDREN", "SCENARIOS", "storm_of_children"]
 
 CHILDREN: Final = 12
 AT_ONCE: Final = 2
+CHILD: Final = "agent:main:subagent:"
+BACK: Final = "ask back"
 
 
 class Family:
-    """A parent asks its children; one of them asks its parent back."""
+    """Parents that ask as many children as their question says, all at once."""
 
     def __init__(self) -> None:
         self.hf: Holdfast | None = None
@@ -33,81 +36,91 @@ class Family:
         self.running = self.most = 0  #: Children at one time.
 
     async def respond(self, prompt: Prompt, hook: ToolHook) -> AsyncGenerator[AgentEvent, None]:
-        if prompt.session_key != KEY:
-            yield reply(await self._child(prompt))
+        if prompt.session_key.startswith(CHILD):
+            yield reply(await self._child(prompt.text))
             return
-        if "children" not in prompt.text:
+        if not prompt.text.isdigit():
             yield reply(f"reply to: {prompt.text}")
             return
-        calls = [ToolCall(f"c{n}", "ask", {"n": n}, "safe") for n in range(CHILDREN)]
-        blocks = [_transcript.tool_call(each.call_id, each.name, each.arguments) for each in calls]
+        calls = [ToolCall(f"c{n}", "ask", {"n": n}, "safe") for n in range(int(prompt.text))]
+        blocks = [_transcript.tool_call(c.call_id, c.name, c.arguments) for c in calls]
         used = _transcript.usage(fresh=1, output=1)
-        yield Made(
-            _transcript.assistant(blocks, provider="lab", model="echo", used=used, stop="toolUse")
+        asking = _transcript.assistant(
+            blocks, provider="lab", model="echo", used=used, stop="toolUse"
         )
-        told = await asyncio.gather(
-            *(hook(call, self._asking(n, prompt)) for n, call in enumerate(calls))
-        )
+        yield Made(asking)
+        asks = [hook(call, self._asking(n, len(calls))) for n, call in enumerate(calls)]
+        told = [str(text) for text in await asyncio.gather(*asks)]
         for call, text in zip(calls, told, strict=True):
-            yield Made(_transcript.tool_result(call.call_id, call.name, str(text), failed=False))
-        yield reply(" ".join(map(str, told)))
+            yield Made(_transcript.tool_result(call.call_id, call.name, text, failed=False))
+        yield reply(" ".join(told))
 
-    def _asking(self, n: int, prompt: Prompt) -> Callable[[], Coroutine[Any, Any, str]]:
+    def _asking(self, n: int, of: int) -> Callable[[], Coroutine[Any, Any, str]]:
         async def ask() -> str:
             assert self.hf is not None
-            key, text = f"agent:main:subagent:{n}", "back" if n == 0 else f"task {n}"
-            outcome = await self.hf.ask(key, text, idempotency_key=f"{prompt.turn_id}.{n}")
+            text = BACK if of == 1 else f"task {n}"
+            outcome = await self.hf.ask(f"{CHILD}{of}.{n}", text, idempotency_key=f"{of}.{n}")
             return f"{outcome.kind}: {outcome.text};"
 
         return ask
 
-    async def _child(self, prompt: Prompt) -> str:
+    async def _child(self, text: str) -> str:
         self.running += 1
         self.most = max(self.most, self.running)
         try:
             await asyncio.sleep(0)
-            if prompt.text != "back":
-                return f"{prompt.text} done"
-            assert self.hf is not None
-            try:
-                outcome = await self.hf.ask(KEY, "my result")
-            except DeadlockError as error:
-                self.cycle = list(error.cycle)
-                return "refused"
-            return str(outcome.text)
+            return await self._asks_back() if text == BACK else f"{text} done"
         finally:
             self.running -= 1
 
+    async def _asks_back(self) -> str:
+        assert self.hf is not None
+        try:
+            return str((await self.hf.ask(KEY, "my result")).text)
+        except DeadlockError as error:
+            self.cycle = list(error.cycle)
+            return "refused"
+
 
 async def storm_of_children(state: str) -> Saw:
-    """Twelve children at once, two slots for them, one for everything else."""
+    """A child that asks back; then twelve at once, with two slots, and one for their parent."""
     story, family = Story(), Family()
-    settings = {
-        **QUICK, "lanes.user.concurrency": 1, "lanes.subagent.concurrency": AT_ONCE,
-    }  # fmt: skip
-    async with open_(state, agent=family, settings=settings) as hf:
+    slots = {"lanes.user.concurrency": 1, "lanes.subagent.concurrency": AT_ONCE}
+    async with open_(state, agent=family, settings={**QUICK, **slots}) as hf:
         family.hf = hf
-        parent = await hf.submit(KEY, "ask your children")
-        story(f"a parent asks {CHILDREN} children at once; one of them asks its parent back")
-        other = await hf.submit("agent:main:other", "somebody else in the parent's lane")
-        behind = await hf.submit(KEY, "behind it")
-        turns = [each.turn_id for each in (parent, other, behind)]
-        found = await outcomes(hf, turns)
-        row = await hf.store.control.turn(parent.turn_id)
-        rows = await hf.store.control.turns()
-        children = [each for each in rows if each.parent == parent.turn_id]
-        story.check("outcomes", list(found.values()), ["replied"] * 3)
-        story.check("children", [len(children), sum(each.outcome == "replied" for each in children)],
-                    [CHILDREN, CHILDREN])  # fmt: skip
-        story.check("at_one_time_at_most", family.most <= AT_ONCE, True)
-        story.check("results_that_reached_the_parent", (row.reply or "").count("replied:"), CHILDREN)
-        story.check("parents_runs", row.attempts, 1)
-        story.check("the_one_that_asked_back", (row.reply or "").count("refused"), 1)
-        story.check("cycle_is_named", parent.turn_id in family.cycle, True)
-        story.check("seen_by_the_next", (await facts_of(hf)).seen, 2)
+        if await _asked_back(story, hf, family):
+            await _storm(story, hf, family)
         counts = await hf.store.control.counts()
         story.check("left_behind", [counts.leases, counts.waiting], [0, 0])
     return story.saw()
+
+
+async def _asked_back(story: Story, hf: Holdfast, family: Family) -> bool:
+    parent = await hf.submit(KEY, "1")
+    story("a parent waits for its child, and the child asks its parent's session")
+    found = await outcomes(hf, [parent.turn_id])
+    row = await hf.store.control.turn(parent.turn_id)
+    story.check("parent_of_one", found[parent.turn_id], "replied")
+    story.check("its_child_was", row.reply, "replied: refused;")
+    story.check("cycle_is_named", parent.turn_id in family.cycle, True)
+    return row.outcome is not None
+
+
+async def _storm(story: Story, hf: Holdfast, family: Family) -> None:
+    parent = await hf.submit(KEY, str(CHILDREN))
+    story(f"a parent asks {CHILDREN} children at once; others want its session and its slot")
+    others = [await hf.submit(key, "hello") for key in ("agent:main:other", KEY)]
+    found = await outcomes(hf, [each.turn_id for each in (parent, *others)])
+    row = await hf.store.control.turn(parent.turn_id)
+    rows = await hf.store.control.turns()
+    children = [each.outcome for each in rows if each.parent == parent.turn_id]
+    story.check("outcomes", list(found.values()), ["replied"] * 3)
+    story.check("children", children, ["replied"] * CHILDREN)
+    story.check("at_one_time_at_most_their_slots", family.most <= AT_ONCE, True)
+    arrived = sum(f"task {n} done" in (row.reply or "") for n in range(CHILDREN))
+    story.check("results_that_reached_the_parent", arrived, CHILDREN)
+    story.check("parents_runs", row.attempts, 1)
+    story.check("seen_by_the_next", (await facts_of(hf)).seen, 3)
 
 
 SCENARIOS: Final[tuple[Scenario, ...]] = (

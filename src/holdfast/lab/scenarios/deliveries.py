@@ -6,7 +6,7 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Any, Final
 
-from holdfast.lab.scenarios import Saw, Scenario
+from holdfast.lab.scenarios import Scenario
 from holdfast.lab.scenarios._cast import (
     KEY,
     QUICK,
@@ -23,6 +23,8 @@ from holdfast.testing.receiver import Answer, Receiver
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from holdfast.lab.scenarios import Saw
 
 __all__ = ["SCENARIOS", "restart_in_mid_delivery", "said_and_done_twice"]
 
@@ -48,7 +50,9 @@ async def restart_in_mid_delivery(state: str, gateway: str = GATEWAY) -> Saw:
     return story.saw()
 
 
-async def _on_its_way(hands: Hands, home: str, work: str, receiver: Receiver, held: Answer) -> str:
+async def _on_its_way(
+    hands: Hands, home: str, work: str, receiver: Receiver, held: Answer
+) -> str:
     """A gateway whose reply has arrived and is not answered yet.  Returns its turn."""
     settings = channel(receiver)
     hands.start("gateway", work, state=home, text="report", target="crm:ann", settings=settings)
@@ -83,7 +87,9 @@ async def _restarted(story: Story, home: str, work: str) -> None:
     story.check("the_delivery_was_waited_for", waits, True)
     story.check("delivered_events", told.count("delivered"), 1)
     story.check("requests_for_it", _requests(receiver, turn), 1)
-    story.check("arrived_at_the_user", _texts(receiver), ["reply to: report", "reply to: continue"])
+    story.check(
+        "arrived_at_the_user", _texts(receiver), ["reply to: report", "reply to: continue"]
+    )
     story.check("asked_of_the_model_afterwards", [p.text for p in agent.asked], ["continue"])
     story.check("replies", [list(each.replies) for each in facts.exchanges],
                 [["reply to: report"], ["reply to: continue"]])  # fmt: skip

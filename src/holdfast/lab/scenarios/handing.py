@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING, Final
 
-from holdfast.lab.scenarios import Saw, Scenario
+from holdfast.lab.scenarios import Scenario
 from holdfast.lab.scenarios._cast import (
     KEY,
     QUICK,
@@ -21,6 +21,7 @@ from holdfast.lab.scenarios._peers import PEERS
 
 if TYPE_CHECKING:
     from holdfast._runtime.runtime import Holdfast
+    from holdfast.lab.scenarios import Saw
 
 __all__ = ["SCENARIOS", "idle_owner"]
 

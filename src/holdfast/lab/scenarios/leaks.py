@@ -7,11 +7,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.errors import CoordinationError, LeaseLostError
-from holdfast.lab.scenarios import Saw, Scenario
+from holdfast.lab.scenarios import Scenario
 from holdfast.lab.scenarios._cast import (
     KEY,
     QUICK,
-    Echo,
     Story,
     facts_of,
     open_,
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
 
     from holdfast._runtime.runtime import Holdfast
+    from holdfast.lab.scenarios import Saw
     from holdfast.ports import ToolHook
     from holdfast.types import AgentEvent, Prompt
 

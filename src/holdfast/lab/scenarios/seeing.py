@@ -8,7 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from holdfast.lab.scenarios import Saw, Scenario
+from holdfast.lab.scenarios import Scenario
 from holdfast.lab.scenarios._cast import (
     KEY,
     QUICK,
@@ -22,6 +22,7 @@ from holdfast.lab.scenarios._peers import PEERS
 
 if TYPE_CHECKING:
     from holdfast._runtime.runtime import Holdfast
+    from holdfast.lab.scenarios import Saw
 
 __all__ = ["SCENARIOS", "blind_operator"]
 
@@ -78,8 +79,7 @@ async def _stopped(story: Story, hands: Hands, state: str) -> str:
     hands.order("go", "stops")
     turn = str((await hands.heard("stops", "accepted"))["turn"])
     await hands.heard("stops", "stopping")
-    while _state_of(pid) != "T":
-        await asyncio.sleep(0)
+    await asyncio.to_thread(os.waitid, os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
     story(f"pid {pid} is stopped in the middle of a write")
     doctor, why = await _said("doctor", state), await _said("why", state, KEY)
     [lock] = (await _said("locks", state, "list"))["locks"]
@@ -112,8 +112,7 @@ async def _local_fault(story: Story, hf: Holdfast, agent: Echo) -> None:
     first = await hf.submit("agent:main:bad", "hello")
     await outcomes(hf, [first.turn_id])
     path = hf.store.transcripts.path(await hf.session("agent:main:bad"))
-    with open(path, "r+b") as file:
-        file.write(b"not a header")
+    _damage(str(path))
     again = await hf.submit("agent:main:bad", "hello?")
     found = await outcomes(hf, [again.turn_id])
     row = await hf.store.control.turn(again.turn_id)
@@ -121,6 +120,11 @@ async def _local_fault(story: Story, hf: Holdfast, agent: Echo) -> None:
     story.check("of_the_damaged_one", [found[again.turn_id], row.reason, bool(row.hint)],
                 ["failed", "bad_transcript", True])  # fmt: skip
     story.check("models_asked_for_it", len(agent.asked) - asked, 1)
+
+
+def _damage(path: str) -> None:
+    with open(path, "r+b") as file:
+        file.write(b"not a header")
 
 
 async def _said(command: str, state: str, *more: str) -> Any:
@@ -131,11 +135,6 @@ async def _said(command: str, state: str, *more: str) -> Any:
     )  # fmt: skip
     told, _ = await process.communicate()
     return json.loads(told)
-
-
-def _state_of(pid: int) -> str:
-    with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
-        return file.read().rpartition(")")[2].split()[0]
 
 
 SCENARIOS: Final[tuple[Scenario, ...]] = (

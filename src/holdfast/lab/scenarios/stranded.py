@@ -6,9 +6,9 @@ import os
 import signal
 import sqlite3
 from contextlib import closing
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from holdfast.lab.scenarios import Saw, Scenario
+from holdfast.lab.scenarios import Scenario
 from holdfast.lab.scenarios._cast import (
     KEY,
     QUICK,
@@ -19,6 +19,9 @@ from holdfast.lab.scenarios._cast import (
     open_,
     outcomes,
 )
+
+if TYPE_CHECKING:
+    from holdfast.lab.scenarios import Saw
 
 __all__ = ["SCENARIOS", "pruned_worker"]
 

@@ -9,7 +9,7 @@ import sqlite3
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.lab.oracle import read
-from holdfast.lab.scenarios import Saw, Scenario
+from holdfast.lab.scenarios import Scenario
 from holdfast.lab.scenarios._cast import (
     KEY,
     QUICK,
@@ -24,6 +24,8 @@ from holdfast.lab.scenarios._peers import PEERS, Counter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from holdfast.lab.scenarios import Saw
 
 __all__ = ["SCENARIOS", "last_writer_wins", "one_store_many_processes", "reload_and_continue"]
 
@@ -121,7 +123,7 @@ async def reload_and_continue(state: str, server: str = COUNTS) -> Saw:
             found |= await outcomes(hf, [after.turn_id])
             story("the second one resumes it, replies, and answers the next message")
             os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-            size = os.path.getsize(path)
+            size = os.stat(path).st_size
             story("the file's time is set to what it was: by its clock nothing was written")
             hands.order("end", "first")
             hands.signal("first", signal.SIGCONT)
@@ -131,7 +133,7 @@ async def reload_and_continue(state: str, server: str = COUNTS) -> Saw:
             facts = await facts_of(hf)
             story.check("outcomes", list(found.values()), ["replied", "replied"])
             story.check("told_by_the_first", told, ["replied"])
-            story.check("written_by_it_afterwards", os.path.getsize(path) - size, 0)
+            story.check("written_by_it_afterwards", os.stat(path).st_size - size, 0)
             replies = [list(each.replies) for each in facts.exchanges]
             story.check("replies", replies, [["1"], ["2"]])
             story.check("interleaved", facts.interleaved, 0)
