@@ -109,7 +109,7 @@ def test_the_benches_say_what_the_contract_names(tmp_path: Any) -> None:
     turn = bench_turn(str(tmp_path), quick=True)
     assert turn["handoff"].keys() == turn["overhead"].keys() == {"p50_ms", "p99_ms"}
     assert turn["many_sessions"].keys() == {
-        "seconds", "bound_seconds", "ratio", "model_seconds", "floor_seconds", "own_seconds",
+        "seconds", "bound_seconds", "ratio", "model_seconds", "floor_seconds", "bare_seconds",
     }  # fmt: skip
     assert turn["idle"].keys() == {
         "sessions", "memory_bytes", "database_bytes", "reads_per_s", "writes_per_s",

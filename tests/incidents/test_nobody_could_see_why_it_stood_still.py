@@ -43,7 +43,8 @@ async def test_the_cause_is_named_and_nothing_else(tmp_path: Path) -> None:
     saw = await played(NAME, tmp_path)
     assert saw.ok, saw.story
     assert saw.facts["doctor_finds_when_nothing_is_wrong"] == []
-    assert saw.facts["doctor_finds_it"] == [["frozen_holder", True]]
+    assert saw.facts["doctor_finds"] == ["frozen_holder"]
+    assert saw.facts["why_says_what_is_broken"] == ["frozen"]
     assert saw.facts["models_asked_for_it"] == 1, "once, before it was damaged"
 
 

@@ -84,15 +84,21 @@ async def _stopped(story: Story, hands: Hands, state: str) -> str:
     doctor, why = await _said("doctor", state), await _said("why", state, KEY)
     [lock] = (await _said("locks", state, "list"))["locks"]
     wrong = [each for each in doctor["findings"] if each["severity"] == "error"]
-    named = [[each["code"], str(pid) in each["detail"]] for each in wrong]
-    story.check("doctor_finds_it", named, [["frozen_holder", True]])
+    story.check("doctor_finds", _named(wrong, "code", pid), ["frozen_holder"])
     story.check("the_lock_names_its_turn",
                 [lock["holder"]["pid"], turn in str(lock["holder"]["run_id"]),
                  lock["holder"]["lane"]], [pid, True, "user"])  # fmt: skip
-    named = [[each["condition"], str(pid) in each["detail"]] for each in why["broken"]]
-    story.check("why_says_what_is_broken", sorted(named), [["frozen", True], ["frozen", True]])
+    broken = _named(why["broken"], "condition", pid)
+    story.check("why_says_what_is_broken", broken[:1], ["frozen"])
+    others = set(broken) - {"frozen", "store"}  # It may have stopped in a transaction, too.
+    story.check("and_nothing_else", sorted(others), [])
     story.check("and_what_to_do", f"kill -CONT {pid}" in why["next"], True)
     return turn
+
+
+def _named(found: list[dict[str, Any]], what: str, pid: int) -> list[str]:
+    """Kinds of what was found, each once; with a mark where *pid* is not named."""
+    return sorted({each[what] + ("" if str(pid) in each["detail"] else " ?") for each in found})
 
 
 async def _told_of(story: Story, hf: Holdfast, turn: str) -> None:
