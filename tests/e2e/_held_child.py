@@ -42,7 +42,6 @@ class Agent:
 
     async def respond(self, prompt: Any, hook: Any) -> AsyncGenerator[Any, None]:
         yield Text("before")
-        await asyncio.sleep(0.2)  # For the text to be shown.
         say("streaming")
         if sys.argv[2] == "loop":
             os.read(0, 1)

@@ -57,6 +57,9 @@ class Keeper:
         ended: called, from the keeper's thread, with each turn that it gave an outcome.
         running: the runs that are judged by their progress; asked from the keeper's thread.
         abort: called on *loop* with a turn of `running` that is to end, and why.
+        worth: whether the runtime has something to look for, though nothing told it; asked
+            from the keeper's thread, after each of its own looks.
+        wake: called, from the keeper's thread, if so.
     """
 
     def __init__(
@@ -71,9 +74,12 @@ class Keeper:
         ended: Callable[[Turn], None],
         running: Callable[[], Sequence[Run]],
         abort: Callable[[TurnId, str], None],
+        worth: Callable[[], Awaitable[bool]],
+        wake: Callable[[], None],
     ) -> None:
         self._store, self._settings, self._loop = store, settings, loop
         self._buried, self._running = buried, running
+        self._worth, self._wake = worth, wake
         self._lease_s = settings.lease_ms / 1000
         self._watch = Watch(self._lease_s)
         self.pulse = Pulse(loop)
@@ -116,7 +122,7 @@ class Keeper:
             for seconds, what in (
                 (min(pulsing.EVERY_S, look_s), self._ping),
                 (self._lease_s / BEATS_PER_LEASE, self._beat),
-                (look_s, self._reaper.look),
+                (look_s, self._look),
                 (look_s, self._judge.look),
                 (frozen.LOOK_S, self._frozen.look),
                 (SWEEP_S, self._sweep),
@@ -127,6 +133,11 @@ class Keeper:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._reaper.stop()
+
+    async def _look(self) -> None:
+        await self._reaper.look()
+        if await self._worth():
+            self._wake()
 
     async def _ping(self) -> None:
         self.pulse.ping()

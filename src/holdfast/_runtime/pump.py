@@ -1,7 +1,8 @@
 """
 The pump: looks at the store when something may have changed, and at least so often.
 
-Hints make it fast; polling is the truth, twenty times a second while somebody waits.
+Hints make it fast; polling is the truth, twenty times a second while somebody waits.  While
+nobody does, the keeper's look wakes it if there is something to find.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["Pump"]
 
 POLL_WAITING_S: Final = 0.05
-POLL_IDLE_S: Final = 1.0
 
 _log = logging.getLogger("holdfast")
 
@@ -62,7 +62,7 @@ class Pump:
     async def _pump(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(POLL_WAITING_S if self._waits() else POLL_IDLE_S):
+                async with asyncio.timeout(POLL_WAITING_S if self._waits() else None):
                     await self._wake.wait()
             except TimeoutError:
                 pass

@@ -80,6 +80,8 @@ class Holdfast(Sending, Moving, Reading):
             ended=self.meter.ended,
             running=self._runner.runs_now,
             abort=self._runner.abort,
+            worth=self._worth_a_look,
+            wake=self._pump.wake_from_thread,
         )
         self._unwatch: Any = None
         self._background: set[asyncio.Task[Any]] = set()
@@ -215,6 +217,15 @@ class Holdfast(Sending, Moving, Reading):
 
     def _somebody_waits(self) -> bool:
         return bool(len(self._receipts) or self._runner.running or self._own)
+
+    async def _worth_a_look(self) -> bool:
+        """A hint may be lost, a `not_before` be over, a turn have aged into its turn."""
+        agents, control = tuple(self._runner.agents), self.store.control
+        return (
+            bool(len(self._warnings))
+            or (control.outgrown is not None and not self.outgrown.is_set())
+            or await control.has_heads(agents, session_id=self._runner.session_id)
+        )
 
     # ------------------------------------------------------- told by the keeper's thread
 

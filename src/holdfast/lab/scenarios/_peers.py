@@ -43,17 +43,27 @@ PEERS: Final = "holdfast.lab.scenarios._peers"
 _DATABASE: Final = "control.db"
 
 
-def stops_at(child: Child, point: str, hit: int) -> None:
-    """This process is stopped when *point* is reached for the *hit*-th time from now on."""
-    hits = 0
+def stops_at(child: Child, point: str, hit: int, *, whole: bool) -> None:
+    """
+    This process stands still when *point* is reached for the *hit*-th time from now on.
+
+    Args:
+        whole: all of it, by SIGSTOP, wherever its other threads are: in a transaction, too.
+            Else its event loop alone, until SIGUSR1.
+    """
+    hits, woken = 0, threading.Event()
+    signal.signal(signal.SIGUSR1, lambda *_: woken.set())
 
     def reached() -> None:
         nonlocal hits
         hits += 1
-        if hits == hit:
-            child.say("stopping")
-            # To this very thread: otherwise another one takes it, and we go on meanwhile.
+        if hits != hit:
+            return
+        child.say("stopping")
+        if whole:  # To this very thread: otherwise another one takes it, and we go on.
             signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
+        else:
+            woken.wait()
 
     _points.install(point, reached)
 
@@ -150,12 +160,18 @@ async def counts(
     texts: Sequence[str],
     settings: dict[str, Any],
     stop: tuple[str, int] | None = None,
+    hang: tuple[str, int] | None = None,
 ) -> None:
-    """A gateway that asks its `Counter` all of *texts* at once; *stop*: where it is stopped."""
+    """
+    A gateway that asks its `Counter` all of *texts* at once.
+
+    Args:
+        stop, hang: where it stands still; see `stops_at`.
+    """
     async with open_(state, agent=Counter(), settings=settings) as hf:
         await child.ready()
-        if stop is not None:
-            stops_at(child, *stop)
+        if (at := stop or hang) is not None:
+            stops_at(child, *at, whole=stop is not None)
         asked = [_ask(hf, child, key, text) for text in texts]
         found = await asyncio.gather(*asked)
         child.say("counted", outcomes=found)

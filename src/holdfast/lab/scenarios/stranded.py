@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
@@ -42,7 +41,6 @@ async def pruned_worker(state: str) -> Saw:
             turns += accepted
         story("2 workers run a turn each, and have 2 more to start; a third one is idle")
         await hands.killed("dies")
-        hands.signal("pruned", signal.SIGSTOP)
         struck = _strike(state, pids["pruned"])
         await hands.killed("pruned")
         story("one is killed; the other's row is removed, and its process with it")

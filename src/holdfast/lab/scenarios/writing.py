@@ -108,13 +108,13 @@ async def reload_and_continue(state: str, server: str = COUNTS) -> Saw:
     async with Hands() as hands:
         hands.start(
             "first", server, state=state, key=KEY, texts=["count"], settings=settings,
-            stop=("made.added", 2),
+            hang=("made.added", 2),
         )  # fmt: skip
         await hands.heard("first", "ready")
         hands.order("go", "first")
         turn = (await hands.heard("first", "accepted"))["turn"]
         await hands.heard("first", "stopping")
-        story("the first server stops in the middle of a turn, behind its tool")
+        story("the first server stands still in the middle of a turn, behind its tool")
         async with open_(state, agent=Counter(), settings=settings) as hf:
             path = hf.store.transcripts.path(await hf.session(KEY))
             before = os.stat(path)
@@ -126,7 +126,7 @@ async def reload_and_continue(state: str, server: str = COUNTS) -> Saw:
             size = os.stat(path).st_size
             story("the file's time is set to what it was: by its clock nothing was written")
             hands.order("end", "first")
-            hands.signal("first", signal.SIGCONT)
+            hands.signal("first", signal.SIGUSR1)
             told = (await hands.heard("first", "counted"))["outcomes"]
             await hands.ended("first")
             story("the first server wakes up and goes on with its turn")
