@@ -424,6 +424,26 @@ async def test_a_turn_that_waits_for_a_child_gives_its_slot_back(opening: Open) 
         assert (await hf.store.control.turn(TurnId(turn.turn_id))).outcome == "replied"
 
 
+async def test_several_children_at_once_share_the_one_slot_of_their_parent(
+    opening: Open,
+) -> None:
+    agent = Slow()
+    for _ in range(5):
+        agent.go.release()
+    async with opening(agent, lanes__user__concurrency=1) as hf:
+        async with hf.turn(KEY, "parent") as turn:
+            asks = [hf.ask(f"agent:main:c{n}", f"child {n}", lane="user") for n in range(5)]
+            async with asyncio.timeout(WITHIN_S):
+                told = await asyncio.gather(*asks)
+            assert [each.text for each in told] == [f"child {n}" for n in range(5)]
+            row = await hf.store.control.turn(TurnId(turn.turn_id))
+            assert (row.waits_for, row.slot_wanted) == (None, False)
+            await turn.reply("done")
+        after = await hf.submit("agent:main:c0", "after")
+        agent.go.release()
+        assert await ended(after) == ("replied", "after"), "the slot is free again"
+
+
 async def test_a_child_that_would_wait_for_its_ancestor_is_refused_with_the_cycle(
     opening: Open,
 ) -> None:
@@ -455,6 +475,41 @@ async def test_a_child_that_would_wait_for_its_ancestor_is_refused_with_the_cycl
         assert outcome.turn_id in agent.error.cycle
         assert json.dumps(agent.error.to_json())
         assert len(await hf.store.control.turns(session_id=None)) == 2
+
+
+async def test_one_of_several_children_that_comes_back_is_refused_too(opening: Open) -> None:
+    class Family(Slow):
+        hf: Holdfast
+        quick: asyncio.Event
+        refused = 0
+
+        async def respond(
+            self, prompt: Prompt, hook: ToolHook
+        ) -> AsyncGenerator[AgentEvent, None]:
+            if prompt.text == "comes back":
+                await self.quick.wait()  # A sibling has ended meanwhile.
+                try:
+                    await self.hf.ask(KEY, "let me in", lane="user")
+                except DeadlockError:
+                    self.refused += 1
+            async for event in super().respond(prompt, hook):
+                yield event
+
+    agent = Family()
+    agent.quick = asyncio.Event()
+    for _ in range(2):
+        agent.go.release()
+    async with opening(agent) as hf:
+        agent.hf = hf
+
+        async def brother() -> None:
+            await hf.ask("agent:main:b", "quick")
+            agent.quick.set()
+
+        async with hf.turn(KEY, "parent") as turn, asyncio.timeout(WITHIN_S):
+            await asyncio.gather(hf.ask("agent:main:a", "comes back"), brother())
+            await turn.reply("done")
+        assert agent.refused == 1
 
 
 async def test_a_tool_whose_own_message_is_refused_fails_its_turn_and_not_the_runner(

@@ -117,13 +117,14 @@ class Explained:
             detail = f"{who}, which ran turn {why.holder.turn.turn_id}, is dead, not yet buried"
             do = "any living process of this store does that within a second or two"
             found.append(Broken("owner", detail, do, blocks=False))
+        found.extend(self._about_lock())
         unbound = any(not each.turn.bound for each in why.waiting)
         if not self.alive:
             detail = f"no runner for agent {why.session.agent_id} is alive"
             stands = why.holder is None or self.life in {"dead", "gone", "stopped"}
             blocks = stands and (unbound or why.holder is not None)
             found.append(Broken("runner", detail, START_ONE, blocks=blocks))
-        return [*found, *self._about_lock()]
+        return found
 
     def _about_lock(self) -> list[Broken]:
         lock = self._around.lock

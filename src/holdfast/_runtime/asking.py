@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from holdfast._runtime.current import Current
     from holdfast._runtime.receipts import Outcome
     from holdfast._runtime.sending import Sending
+    from holdfast.types import TurnId
 
 __all__ = ["ask"]
 
@@ -34,15 +35,15 @@ async def ask(door: Sending, key: str, text: str, **more: Any) -> Outcome:
     await door.store.control.wait_for(current.turn_id, current.token, child)
     ended = await door.outcome_of(child)
     # Cancelled here or above, it goes without: an aborted turn needs no slot to end.
-    while not await _has_slot(door, current):
+    while not await _has_slot(door, current, child):
         await door.change()
     return await outcome_of(door.store.control, ended)
 
 
-async def _has_slot(door: Sending, current: Current) -> bool:
+async def _has_slot(door: Sending, current: Current, child: TurnId) -> bool:
     try:
         return await door.store.control.regain(
-            current.turn_id, current.token, door.settings.lanes
+            current.turn_id, current.token, door.settings.lanes, child=child
         )
     except LeaseLostError:
         return True  # Fenced meanwhile: whatever it does next is refused.

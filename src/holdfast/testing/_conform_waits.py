@@ -287,6 +287,27 @@ async def a_wait_that_is_over_closes_no_cycle(make: Callable[[], Store]) -> None
 
 
 @clause
+async def who_awaits_several_regains_its_slot_with_the_last(make: Callable[[], Store]) -> None:
+    async with opened(make) as [store]:
+        parent = await running(store, "parent")
+        first = (await child_of(store, parent, "first")).turn.turn_id
+        second = (await child_of(store, parent, "second")).turn.turn_id
+        await awaits(store, parent, first)
+        await awaits(store, parent, second)
+        inside = await running(store, "second", parent=None)
+        control, mine = store.control, (parent.turn.turn_id, parent.token)
+        assert await control.regain(*mine, ONE, child=first)
+        assert (await control.turn(mine[0])).waits_for == second
+        back = asked_for(
+            session_key="agent:main:parent", parent=second, awaited=True, lane="subagent"
+        )
+        await refused(DeadlockError, control.admit(back, ()))
+        assert inside.turn.turn_id != second
+        assert await control.regain(*mine, NONE, child=second)
+        assert (await control.turn(mine[0])).waits_for is None
+
+
+@clause
 async def an_owner_is_asked_to_let_go(make: Callable[[], Store]) -> None:
     async with opened(make, 2) as [owner, other]:
         leased = await running(owner, "a")

@@ -124,7 +124,8 @@ class Turn:
     target: str | None = None
     part_chars: int | None = None
     parent: TurnId | None = None
-    waits_for: TurnId | None = None  #: The child whose end it waits for; it has no slot then.
+    #: The children whose ends it waits for, a space between; it has no slot then.
+    waits_for: str | None = None
     slot_wanted: bool = False  #: It takes the next free slot of its lane, before new turns.
     abort_reason: str | None = None  #: _core/turns.py, ABORTS
     abort_at_ms: int | None = None  #: By the store's clock.

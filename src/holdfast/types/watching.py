@@ -72,8 +72,8 @@ class TurnEvent:
 
     `kind`: ``accepted``, ``position``, ``started``, ``attempt``, ``text``, ``tool``,
     ``committed``, ``outcome``, and after it what its target was sent: ``delivered`` a part,
-    or ``delivery`` where it failed or nobody knows.  Only what stands in the live log has an id;
-    after an ``attempt`` all earlier text is void.
+    or ``delivery`` where it failed or nobody knows.  Only what stands in the live log has an
+    id; after an ``attempt`` all earlier text is void.
     """
 
     kind: str

@@ -116,11 +116,20 @@ class Leasing(Protocol):
         ...
 
     async def regain(
-        self, turn_id: TurnId, token: FencingToken, lanes: Mapping[str, Lane]
+        self,
+        turn_id: TurnId,
+        token: FencingToken,
+        lanes: Mapping[str, Lane],
+        *,
+        child: TurnId | None = None,
     ) -> bool:
         """
         Take a slot again after `wait_for`; False: none is free, and the next one is ours,
         ahead of new turns.  Asked again after a change.
+
+        Args:
+            child: that has ended.  While the turn awaits others it takes no slot, and this
+                returns True.  None: it awaits none any more.
         """
         ...
 

@@ -1,9 +1,9 @@
 """
 Turns that wait for turns.  Transaction bodies.
 
-Every turn waits for one other at most: a merged one for its host, a waiting one for the turn
-that holds its session's lease, a running one for the child that it awaits.  So a cycle is
-found by following one chain.
+A merged turn waits for its host, a waiting one for the turn that holds its session's lease, a
+running one for every child that it awaits: several, if its agent asks for several at once.  A
+cycle is a way from whom one is about to wait for back to oneself.
 """
 
 from __future__ import annotations
@@ -36,27 +36,31 @@ def refuse_cycle(
         DeadlockError: *waiter* waits for *child*, and *child*, at whatever distance, for
             *waiter*.
     """
-    cycle = [waiter, child]
-    while following is not None and following not in cycle:
-        cycle.append(following)
-        following = _blocker(db, following)
-    if following == waiter:
-        raise DeadlockError(cycle=[*cycle])
+    ways = [] if following is None else [[following]]
+    seen: set[TurnId] = set()
+    while ways:
+        way = ways.pop()
+        if way[-1] == waiter:
+            raise DeadlockError(cycle=[waiter, child, *way[:-1]])
+        if way[-1] not in seen:
+            seen.add(way[-1])
+            ways.extend([*way, each] for each in _blockers(db, way[-1]))
 
 
-def _blocker(db: sqlite3.Connection, turn_id: TurnId) -> TurnId | None:
-    """The turn that *turn_id* waits for."""
+def _blockers(db: sqlite3.Connection, turn_id: TurnId) -> list[TurnId]:
+    """The turns that *turn_id* waits for."""
     row = db.execute(
         "SELECT state, waits_for, host, session_id FROM turns WHERE turn_id = ?", (turn_id,)
     ).fetchone()
     if row is None:
-        return None
+        return []
     state, waits_for, host, session_id = row
     if state == State.RUNNING.value:
-        return None if waits_for is None else TurnId(waits_for)
+        return [TurnId(each) for each in (waits_for or "").split()]
     if state != State.ACCEPTED.value:
-        return None
-    return holder(db, session_id) if host is None else TurnId(host)
+        return []
+    blocker = holder(db, session_id) if host is None else TurnId(host)
+    return [] if blocker is None else [blocker]
 
 
 def holder(db: sqlite3.Connection, session_id: SessionId) -> TurnId | None:
@@ -70,23 +74,35 @@ def holder(db: sqlite3.Connection, session_id: SessionId) -> TurnId | None:
 def wait_for(
     db: sqlite3.Connection, turn_id: TurnId, token: FencingToken, child: TurnId
 ) -> None:
-    """A running turn waits for the end of *child*: its slot goes back, its lease stays."""
-    guard(db, turn_id, token)
+    """A running turn waits for the end of *child*, too: its slot goes back, its lease stays."""
+    turn = guard(db, turn_id, token)
     fetch_turn(db, child)
     if child == turn_id:
         raise DeadlockError(cycle=[turn_id])
-    refuse_cycle(db, turn_id, child, _blocker(db, child))
+    for blocker in _blockers(db, child):
+        refuse_cycle(db, turn_id, child, blocker)
     db.execute("DELETE FROM slots WHERE turn_id = ?", (turn_id,))
+    awaited = " ".join(dict.fromkeys([*(turn.waits_for or "").split(), child]))
     db.execute(
-        "UPDATE turns SET waits_for = ?, slot_wanted = 0 WHERE turn_id = ?", (child, turn_id)
+        "UPDATE turns SET waits_for = ?, slot_wanted = 0 WHERE turn_id = ?", (awaited, turn_id)
     )
 
 
 def regain(
-    db: sqlite3.Connection, turn_id: TurnId, token: FencingToken, lanes: Mapping[str, Lane]
+    db: sqlite3.Connection,
+    turn_id: TurnId,
+    token: FencingToken,
+    lanes: Mapping[str, Lane],
+    child: TurnId | None = None,
 ) -> bool:
     """Take a slot again.  False: none is free; the next one is ours, ahead of new turns."""
     turn = guard(db, turn_id, token)
+    others = [each for each in (turn.waits_for or "").split() if each != child]
+    if child is not None and others:
+        db.execute(
+            "UPDATE turns SET waits_for = ? WHERE turn_id = ?", (" ".join(others), turn_id)
+        )
+        return True
     had = db.execute("SELECT 1 FROM slots WHERE turn_id = ?", (turn_id,)).fetchone()
     if had is None and turn.lane in lanes:
         (used,) = db.execute(

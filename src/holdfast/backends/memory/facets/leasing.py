@@ -122,9 +122,16 @@ class Leasing(TwoWays):
         await self._write(lambda w: waits.wait_for(w, turn_id, token, child))
 
     async def regain(
-        self, turn_id: TurnId, token: FencingToken, lanes: Mapping[str, Lane]
+        self,
+        turn_id: TurnId,
+        token: FencingToken,
+        lanes: Mapping[str, Lane],
+        *,
+        child: TurnId | None = None,
     ) -> bool:
-        return await self._write(lambda w: waits.regain(w, turn_id, token, lanes), pokes=False)
+        return await self._write(
+            lambda w: waits.regain(w, turn_id, token, lanes, child), pokes=False
+        )
 
     # Letting go of a session, on request.
 

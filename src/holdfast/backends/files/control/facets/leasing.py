@@ -134,10 +134,15 @@ class Leasing(TwoWays):
         await self._write(lambda db: waits.wait_for(db, turn_id, token, child))
 
     async def regain(
-        self, turn_id: TurnId, token: FencingToken, lanes: Mapping[str, Lane]
+        self,
+        turn_id: TurnId,
+        token: FencingToken,
+        lanes: Mapping[str, Lane],
+        *,
+        child: TurnId | None = None,
     ) -> bool:
         return await self._write(
-            lambda db: waits.regain(db, turn_id, token, lanes), pokes=False
+            lambda db: waits.regain(db, turn_id, token, lanes, child), pokes=False
         )
 
     # Letting go of a session, on request.
