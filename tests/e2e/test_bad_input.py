@@ -51,7 +51,12 @@ SUBMISSIONS: list[tuple[str, dict[str, Any], type[errors.HoldfastError], str]] =
     ("grammar", {"key": "telegram:ann"}, errors.BadKeyError, "agent:"),
     ("unknown agent", {"key": "agent:nobody:main"}, errors.UnknownAgentError, "main"),
     ("unknown lane", {"lane": "fast"}, errors.UnknownLaneError, "heartbeat"),
-    ("unknown policy", {"policy": "yolo"}, errors.UnknownPolicyError, "enqueue, collect, steer"),
+    (
+        "unknown policy",
+        {"policy": "yolo"},
+        errors.UnknownPolicyError,
+        "enqueue, collect, steer",
+    ),
     ("too long", {"text": "é" * 600_000}, errors.TooLargeError, "1200000"),
     ("empty", {"text": " \n"}, errors.BadRequestError, "empty"),
     ("surrogate", {"text": "\ud800"}, errors.BadRequestError, "Unicode"),

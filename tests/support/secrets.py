@@ -15,7 +15,8 @@ def note(log: Path, env: Mapping[str, str], token: str | None) -> None:
     KNOWN.update(
         value
         for name, value in env.items()
-        if name.endswith(("_API_KEY", "__TOKEN", "_SECRET", "HOLDFAST_TOKEN")) and len(value) > 8
+        if name.endswith(("_API_KEY", "__TOKEN", "_SECRET", "HOLDFAST_TOKEN"))
+        and len(value) > 8
     )
     if token:
         KNOWN.add(token)

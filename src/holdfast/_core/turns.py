@@ -90,8 +90,8 @@ HINTS: Final[Mapping[str, str]] = {
     "preempted": "a person's message came first; the next heartbeat runs as usual",
     "max_time": "it ran longer than turn.max_ms",
     "no_progress": "neither model nor tool moved within turn.progress_timeout_ms",
-    "attempts_used_up": "each of its runs came to nothing (turn.max_attempts): the runners' logs"
-    " say why; send it again then",
+    "attempts_used_up": "each of its runs came to nothing (turn.max_attempts); the log of its"
+    " runner says why",
     "owner_died": "the process that answered it itself has ended; send it again",
 }
 

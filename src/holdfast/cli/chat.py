@@ -44,9 +44,7 @@ def chat(
         ),
     ] = None,
     lane: Annotated[str, typer.Option(help="Class of concurrency and priority.")] = "user",
-    policy: Annotated[
-        str | None, typer.Option(help=output.POLICY_HELP)
-    ] = None,
+    policy: Annotated[str | None, typer.Option(help=output.POLICY_HELP)] = None,
     source: Annotated[str, typer.Option(help="Where messages come from; one word.")] = "cli",
     model: Annotated[
         str | None, typer.Option(help="Model for these messages; not with --url.")

@@ -35,9 +35,7 @@ def send(
         str, typer.Argument(metavar="TEXT", help="The message; - reads it from stdin.")
     ],
     lane: Annotated[str, typer.Option(help="Class of concurrency and priority.")] = "user",
-    policy: Annotated[
-        str | None, typer.Option(help=output.POLICY_HELP)
-    ] = None,
+    policy: Annotated[str | None, typer.Option(help=output.POLICY_HELP)] = None,
     idempotency_key: Annotated[
         str | None, typer.Option(help="The same key and text are the same message.")
     ] = None,
