@@ -16,7 +16,7 @@ from holdfast.errors import NotFoundError, StoreError
 from holdfast.types import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from holdfast._core.settings import Lane
     from holdfast.ports import ControlStore
@@ -92,10 +92,14 @@ class Outcome:
 
 
 class Receipts:
-    """Everybody in this process who waits for a turn's outcome.  Loop-bound."""
+    """
+    Everybody in this process who waits for a turn's outcome.  Loop-bound.
 
-    def __init__(self, control: ControlStore) -> None:
-        self.control = control
+    *somebody_waits*: told of who waits from now on, so that somebody looks.
+    """
+
+    def __init__(self, control: ControlStore, somebody_waits: Callable[[], None]) -> None:
+        self.control, self._somebody_waits = control, somebody_waits
         self._waiting: dict[TurnId, asyncio.Future[Turn]] = {}
         self._home = Home("this receipt")
 
@@ -117,6 +121,7 @@ class Receipts:
         known = self._waiting.get(turn_id)
         if known is None:
             known = self._waiting[turn_id] = asyncio.get_running_loop().create_future()
+            self._somebody_waits()
             # Asked after we are listed: an outcome that came before cannot be missed.
             for turn in await self.control.ended([turn_id]):
                 self.resolve(turn)

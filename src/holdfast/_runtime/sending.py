@@ -244,6 +244,7 @@ class Sending:
 
     def took(self, turn_id: TurnId) -> None:
         self._own.add(turn_id)
+        self._pump.wake()  # Somebody waits now: an idle pump asks before it sleeps only.
 
     def gave_back(self, turn: Turn | None, turn_id: TurnId) -> None:
         self._own.discard(turn_id)

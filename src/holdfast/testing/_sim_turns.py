@@ -90,7 +90,7 @@ class Turns:
         self._settings = settings or Settings(settle_ms=200, attempts_max=50, reruns_max=50)
         self._control = Control(
             now_ms=lambda: world.wall_ns() // 1_000_000,
-            monotonic=lambda: world.process.clock_ns() / 1e9,
+            monotonic=lambda: world.now_ns / 1e9,
             new_id=self._new_id,
         )
         self._owners: dict[int, str] = {}
