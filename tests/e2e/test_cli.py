@@ -129,7 +129,7 @@ def test_a_store_that_is_not_there_is_not_made(
         (["sessions"], 2, "bad_request"),
         (["send", "bad key", "x"], 2, "bad_key"),
         (["send", "main", "x", "--lane", "fast"], 2, "unknown_lane"),
-        (["send", "main", "x", "--policy", "steer"], 2, "unknown_policy"),
+        (["send", "main", "x", "--policy", "yolo"], 2, "unknown_policy"),
         (["send", "main", "  "], 2, "bad_request"),
         (["send", "main", "x" * 1_048_577], 2, "too_large"),
         (["send", "main", "x", "--source", "a\nb"], 2, "bad_request"),

@@ -18,8 +18,9 @@ import pytest
 import holdfast
 from holdfast.agents.pydantic_ai import PydanticAgent
 from holdfast.errors import ProviderError
+from holdfast.lab.unhooked import Unhooked
 from holdfast.testing import ModelServer, Step
-from holdfast.types import AgentEvent, Final, Made, Prompt, Text, ToolCall
+from holdfast.types import AgentEvent, Final, Made, Prompt, Text
 from support import oracle
 from support.providers import MODELS, Make, making
 from support.wire import told
@@ -58,13 +59,8 @@ def prompt(text: str = "hello there", **given: Any) -> Prompt:
     )
 
 
-async def call_it(call: ToolCall, run: Any) -> Any:
-    del call
-    return await run()
-
-
 async def ask(agent: PydanticAgent, asked: Prompt) -> list[AgentEvent]:
-    async with aclosing(agent.respond(asked, call_it)) as events:
+    async with aclosing(agent.respond(asked, Unhooked())) as events:
         return [event async for event in events]
 
 
@@ -91,7 +87,7 @@ async def test_text_arrives_while_the_rest_is_not_said_yet(
 ) -> None:
     held = server.hold(after=2)
     assert held.gate is not None
-    async with aclosing(make(provider).respond(prompt(), call_it)) as events:
+    async with aclosing(make(provider).respond(prompt(), Unhooked())) as events:
         assert [await anext(events), await anext(events)] == [Text("reply"), Text(" to:")]
         assert server.requests[0].end is None
         held.gate.set()
@@ -266,7 +262,7 @@ async def test_closing_the_generator_closes_the_connection(
     server.hold(after=1)
     agent = make(pydantic_ai.Agent(MODELS[provider]) if own else provider)
     with without_garbage_collection():
-        events = agent.respond(prompt(), call_it)
+        events = agent.respond(prompt(), Unhooked())
         assert await anext(events) == Text("reply")
         await events.aclose()
         assert await asyncio.to_thread(server.wait_ended)
@@ -294,7 +290,7 @@ async def test_a_fallback_of_ones_own_is_watched_inside(
     server.hold(after=1)
     agent = make(FallbackModel("google:first", "google:second"))
     with without_garbage_collection():
-        events = agent.respond(prompt(), call_it)
+        events = agent.respond(prompt(), Unhooked())
         assert await anext(events) == Text("reply")
         await events.aclose()
         assert await asyncio.to_thread(server.wait_ended)

@@ -106,9 +106,9 @@ def cancel(
     A waiting turn ends now, a running one as soon as its runner sees it.  Exit code 1 if it
     had ended otherwise.
     """
-    settings, turn_id = output.settings(), None
+    settings, turn_id, reading = output.settings(), None, output.opened(store)
     with suppress(NotFoundError):
-        turn_id = output.opened(store).turn(ref, settings.lanes)[0].turn_id
+        turn_id = reading.turn(ref, settings.lanes)[0].turn_id
     turn = asyncio.run(_cancel(output.where(store), settings, turn_id, ref, rollback=rollback))
     turn_id = turn.turn_id
     if as_json:
