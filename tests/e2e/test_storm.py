@@ -26,7 +26,10 @@ from support.rows import every_turn
 
 BLOWS = 14
 KEYS = ["agent:main:one", "agent:main:two"]
-SETTINGS = {"turn.lease_ms": 900, "abort.settle_ms": 300, "turn.max_attempts": 50}
+SETTINGS = {
+    "turn.lease_ms": 900, "abort.settle_ms": 300, "turn.max_attempts": 50,
+    "turn.heartbeats_yield": False,  # Everybody is to be answered here.
+}  # fmt: skip
 
 
 class Storm:
