@@ -27,7 +27,7 @@ from support.crowd import Member
 from support.rows import every_turn
 
 LANES = ["user", "subagent", "cron", "heartbeat"]
-SETTINGS = {"turn.queue_max": 400}
+SETTINGS = {"turn.queue_max": 400, "turn.heartbeats_yield": False}  # All are answered.
 
 
 def test_320_messages_from_23_processes_are_all_answered(tmp_path: Path) -> None:

@@ -22,7 +22,11 @@ SESSION = "agent:main:shared"
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
     with ModelServer() as model:
-        env = {"OPENAI_BASE_URL": model.base_url, "OPENAI_API_KEY": "sk-none"}
+        env = {
+            "OPENAI_BASE_URL": model.base_url,
+            "OPENAI_API_KEY": "sk-none",
+            "HOLDFAST_TURN__HEARTBEATS_YIELD": "false",  # All are answered.
+        }
         with Served(tmp_path / "s", "--model", "openai-chat:any", env=env) as server:
             yield server
 

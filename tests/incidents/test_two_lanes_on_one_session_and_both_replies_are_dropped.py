@@ -113,6 +113,7 @@ def test_two_processes_with_heartbeats_and_people_lose_nothing(tmp_path: Path) -
         "state": str(tmp_path),
         "lanes": ["user", "heartbeat"],
         "per_lane": 2,
+        "settings": {"turn.heartbeats_yield": False},  # All are answered.
     }
     with Member(name="a", **plan) as a, Member(name="b", **plan) as b:
         for member in (a, b):

@@ -23,7 +23,8 @@ async def take_part(
     child: Child, *, state: str, lane: str, source: str, questions: Sequence[str]
 ) -> None:
     """Send all *questions* at once; stay, as a runner, until the parent has seen enough."""
-    async with _assemble.open(state, agent=DemoAgent(delay_s=WORD_DELAY_S)) as hf:
+    agent, all_are_answered = DemoAgent(delay_s=WORD_DELAY_S), {"turn.heartbeats_yield": False}
+    async with _assemble.open(state, agent=agent, settings=all_are_answered) as hf:
         await child.ready(owner_id=hf.store.owner.owner_id)
         for question in questions:
             receipt = await hf.submit(KEY, question, lane=lane, source=source)
