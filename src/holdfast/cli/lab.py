@@ -70,7 +70,8 @@ def list_(as_json: output.Json = False) -> None:
         names = ("name", "refs", "about")
         output.emit({"scenarios": [dict(zip(names, each, strict=True)) for each in listed()]})
         return
-    output.table(("NAME", "REPORTED IN", "ABOUT"), listed())
+    rows = ((name, output.cut(refs, 30), output.cut(about)) for name, refs, about in listed())
+    output.table(("NAME", "REPORTED IN", "ABOUT"), rows)
 
 
 @app.command()
