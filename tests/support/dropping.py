@@ -63,10 +63,12 @@ class DroppingProxy:
                 writer.write(data)
                 await writer.drain()
 
-        with contextlib.suppress(ConnectionError):
-            forward = asyncio.create_task(forth())
-            await back()
+        forward = asyncio.create_task(forth())
+        try:
+            with contextlib.suppress(ConnectionError):
+                await back()
+        finally:  # Also when the proxy ends under a client that stays connected.
             forward.cancel()
+            up_writer.close()
+            writer.close()
             await asyncio.gather(forward, return_exceptions=True)
-        up_writer.close()
-        writer.close()
