@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 
 import pytest
 
@@ -117,3 +118,12 @@ def test_a_bug_is_one_line_and_a_traceback_only_on_request(
     monkeypatch.setenv("HOLDFAST_DEBUG", "1")
     assert app.main(["sessions", "list"]) == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_waits_are_quiet_for_one_command_only() -> None:
+    log = logging.getLogger("holdfast.wait")
+    with output.quiet_waits():
+        assert not log.isEnabledFor(logging.WARNING)
+    with output.quiet_waits(when=False):
+        assert log.isEnabledFor(logging.WARNING)
+    assert log.isEnabledFor(logging.WARNING)

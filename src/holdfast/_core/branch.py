@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from holdfast._core import fence
-from holdfast._core.tree import as_message, first_kept, is_seed, messages_of, moves_leaf
+from holdfast._core.stamped import is_seed, turn_of
+from holdfast._core.tree import as_message, first_kept, messages_of, moves_leaf
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -66,8 +67,7 @@ class Branch:
     def speaks(self, turn: str) -> bool:
         """Whether it has a message that is none of *turn*'s seed: then no seed may come."""
         return any(
-            as_message(entry) is not None
-            and not (is_seed(entry) and entry["holdfast"].get("turn") == turn)
+            as_message(entry) is not None and not (is_seed(entry) and turn_of(entry) == turn)
             for entry in self.kept
         )
 

@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from holdfast._core import jsonl
+from holdfast._core.stamped import is_final, turn_of
 from holdfast._core.tree import VERSION, Tree
 from holdfast._core.verify import REPAIRED_BY
 
@@ -271,11 +272,8 @@ class Repair:
 
     def _fix_final(self, entry: Entry, had: dict[str, Any]) -> dict[str, Any]:
         """The second reply of one turn is not one.  Returns what its stamp loses."""
-        stamp = entry.get("holdfast")
-        if not isinstance(stamp, dict) or stamp.get("final") is not True:
-            return {}
-        turn = stamp.get("turn")
-        if not isinstance(turn, str):
+        turn = turn_of(entry)
+        if turn is None or not is_final(entry):
             return {}
         if turn not in self._finals:
             self._finals.add(turn)

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast._core import turns
+from holdfast._core.stamped import is_final, is_question, is_seed, turn_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -33,8 +34,6 @@ __all__ = [
     "as_message",
     "bad_header",
     "first_kept",
-    "is_question",
-    "is_seed",
     "messages_of",
     "moves_leaf",
     "text_of",
@@ -123,11 +122,11 @@ class Tree:
             self.leaf = entry_id
 
     def _note_turn(self, entry_id: str, entry: Entry) -> None:
-        stamp = entry.get("holdfast")
-        if not isinstance(stamp, dict) or not isinstance(turn := stamp.get("turn"), str):
+        turn = turn_of(entry)
+        if turn is None:
             return
         message = entry.get("message")
-        if stamp.get("final") is True:
+        if is_final(entry):
             self.ends.setdefault(turn, End("replied", None, entry_id, text_of(message)))
         elif entry.get("customType") == turns.ENDED_BY:
             data = entry.get("data")
@@ -173,7 +172,7 @@ class Tree:
         """
         count = 0
         for entry in self.entries.values():
-            if is_seed(entry) and entry["holdfast"].get("turn") == turn:
+            if is_seed(entry) and turn_of(entry) == turn:
                 count += 1
             elif as_message(entry) is not None:
                 return None
@@ -201,9 +200,7 @@ def messages_of(path: list[Entry], without: Collection[str]) -> tuple[Mapping[st
         path = [path[at], *path[start:at], *path[at + 1 :]]
     messages: list[Mapping[str, Any]] = []
     for entry in path:
-        stamp = entry.get("holdfast")
-        own = isinstance(stamp, dict) and stamp.get("turn") in without
-        if own and not is_seed(entry):
+        if turn_of(entry) in without and not is_seed(entry):
             continue
         message = as_message(entry)
         if message is not None:
@@ -216,18 +213,6 @@ def moves_leaf(entry: Mapping[str, Any]) -> bool:
     kind = entry.get("type")
     known = isinstance(kind, str) and kind in _MOVES_LEAF
     return known and entry.get("appendMode") != "side"
-
-
-def is_seed(entry: Mapping[str, Any]) -> bool:
-    """Whether *entry* came before its turn's question: history, neither asked nor said."""
-    stamp = entry.get("holdfast")
-    return isinstance(stamp, dict) and stamp.get("seed") is True
-
-
-def is_question(entry: Mapping[str, Any]) -> bool:
-    """Whether *entry*, which carries a turn's stamp, is what that turn asks."""
-    message = entry.get("message")
-    return isinstance(message, dict) and message.get("role") == "user" and not is_seed(entry)
 
 
 def text_of(message: object) -> str:

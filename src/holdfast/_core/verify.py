@@ -31,7 +31,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast._core import jsonl
-from holdfast._core.tree import VERSION, is_question
+from holdfast._core.stamped import host_of, is_final, is_question, stamp_of, turn_of
+from holdfast._core.tree import VERSION
 
 if TYPE_CHECKING:
     from holdfast.types import Entry
@@ -192,9 +193,9 @@ class _Checking:
         here = _see(line, entry, parent, broken=broken)
         if entry_id is not None:
             self.seen[entry_id] = here
-        stamp = entry.get("holdfast")
-        if here.turn is not None and isinstance(stamp, dict):
-            if stamp.get("final") is True:
+        if here.turn is not None:
+            stamp = stamp_of(entry)
+            if is_final(entry):
                 self._final(here, here.turn, rebased=stamp.get("rebased") is True)
             if stamp.get("salvaged") is True:
                 self.salvaged.append((line, here.turn))
@@ -243,20 +244,15 @@ class _Checking:
 
 
 def _see(line: int, entry: Entry, parent: str | None, *, broken: bool) -> _Seen:
-    stamp = entry.get("holdfast")
-    turn = token = host = None
-    if isinstance(stamp, dict):
-        turn = stamp.get("turn") if isinstance(stamp.get("turn"), str) else None
-        token = stamp.get("token") if isinstance(stamp.get("token"), int) else None
-        host = stamp.get("host") if isinstance(stamp.get("host"), str) else None
+    turn, token = turn_of(entry), stamp_of(entry).get("token")
+    token = token if isinstance(token, int) else None
     asks = turn is not None and is_question(entry)
-    return _Seen(line, parent, broken, turn, token, asks, host)
+    return _Seen(line, parent, broken, turn, token, asks, host_of(entry))
 
 
 def _was_moved(entry: Entry) -> bool:
     """Whether a repair gave it its parent: what once stood above it is gone."""
-    stamp = entry.get("holdfast")
-    repaired = stamp.get("repaired") if isinstance(stamp, dict) else None
+    repaired = stamp_of(entry).get("repaired")
     return isinstance(repaired, dict) and repaired.get("parentId") is not None
 
 

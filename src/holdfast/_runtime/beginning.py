@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast import _points
 from holdfast._core import salvage, turns
-from holdfast._core.tree import is_question
+from holdfast._core.stamped import is_question, turn_of
 from holdfast._runtime import booking, entries, merging
 from holdfast._runtime.conversation import Ended
 from holdfast._stamps import uuid7
@@ -108,7 +108,7 @@ def _ask(attempt: Attempt, leased: Leased, branch: Branch, left: Tree) -> tuple[
     attempt.question = left.questions.get(turn.turn_id)
     if attempt.question is not None:
         # The one on the branch may be a later one than the first that was asked.
-        asked = [e for e in branch.kept if _is_of(e, turn.turn_id) and is_question(e)]
+        asked = [e for e in branch.kept if turn_of(e) == turn.turn_id and is_question(e)]
         if asked:
             attempt.written = asked[-1:]
             attempt.question = asked[-1]["id"]
@@ -147,18 +147,9 @@ def _merge(
     return behind
 
 
-def _is_of(entry: Entry, turn_id: str) -> bool:
-    stamp = entry.get("holdfast")
-    return isinstance(stamp, dict) and stamp.get("turn") == turn_id
-
-
 def _is_ours(entry: Entry, turn_id: str, merges: set[TurnId]) -> bool:
-    stamp = entry.get("holdfast")
-    return (
-        isinstance(stamp, dict)
-        and entry.get("type") == "message"
-        and (stamp.get("turn") == turn_id or stamp.get("turn") in merges)
-    )
+    turn = turn_of(entry)
+    return entry.get("type") == "message" and (turn == turn_id or turn in merges)
 
 
 def _made(

@@ -17,6 +17,7 @@ import msgspec
 
 from holdfast import _points
 from holdfast._core import jsonl
+from holdfast._core.stamped import host_of, turn_of
 from holdfast._core.tree import as_message, text_of
 from holdfast._runtime import entries, merging
 from holdfast.errors import FencedError
@@ -181,5 +182,4 @@ async def found(
 
 def _is_of(entry: Entry, turn_id: str) -> bool:
     """Whether the turn's run has written *entry*: its own, or a question merged into it."""
-    stamp = entry.get("holdfast")
-    return isinstance(stamp, dict) and turn_id in {stamp.get("turn"), stamp.get("host")}
+    return turn_id in {turn_of(entry), host_of(entry)}

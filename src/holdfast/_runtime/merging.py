@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from holdfast._core.stamped import host_of, turn_of
 from holdfast._core.tree import text_of
 from holdfast._runtime import entries
 from holdfast.types import MadeEntry, TurnId
@@ -59,10 +60,10 @@ def standing(
     """Read what a host's earlier runs have left *behind* its question."""
     texts, made, taken = [text], list[MadeEntry](), dict[TurnId, str]()
     for entry in behind:
-        stamp, message = entry.get("holdfast"), entry.get("message")
-        if not isinstance(stamp, dict) or not isinstance(message, dict):
+        turn, message = turn_of(entry), entry.get("message")
+        if turn is None or not isinstance(message, dict):
             continue
-        turn, entry_id = str(stamp.get("turn")), entry["id"]
+        entry_id = entry["id"]
         if turn in merges and message.get("role") == "user":
             taken[TurnId(turn)] = entry_id
             if not made:
@@ -96,7 +97,7 @@ def answered(
 def _asked_in(path: Iterable[Entry], names: Collection[str], host: str) -> set[TurnId]:
     found = set[TurnId]()
     for entry in path:
-        stamp = entry.get("holdfast")
-        if isinstance(stamp, dict) and stamp.get("host") == host and stamp["turn"] in names:
-            found.add(TurnId(stamp["turn"]))
+        turn = turn_of(entry)
+        if turn is not None and turn in names and host_of(entry) == host:
+            found.add(TurnId(turn))
     return found

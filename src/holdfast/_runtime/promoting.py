@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from holdfast._core import salvage
+from holdfast._core.stamped import stamp_of
 from holdfast._runtime import entries
 from holdfast.errors import BadRequestError
 
@@ -85,7 +86,6 @@ def _latest(turn: Turn) -> salvage.Salvage:
 def _before(tree: Tree, salvaged_id: str) -> str | None:
     """The entry that says what *salvaged_id* said, if there is one already."""
     for entry_id, entry in tree.entries.items():
-        stamp = entry.get("holdfast")
-        if isinstance(stamp, dict) and stamp.get("from") == salvaged_id:
+        if stamp_of(entry).get("from") == salvaged_id:
             return entry_id
     return None

@@ -70,7 +70,6 @@ def chat(
     from holdfast.cli._chat.talk import Sending
 
     settings = output.settings(config)
-    output.quiet_waits()
     # A flag says more than a variable does.
     url = url or (None if store else os.environ.get("HOLDFAST_URL")) or None
     where = output.where(store)
@@ -84,7 +83,7 @@ def chat(
         settings.lane(lane)
         settings.checked_policy(policy, lane)
     try:
-        with ended_by_signals():
+        with output.quiet_waits(), ended_by_signals():
             code = chatting.run(url, token)
     except Left as left:
         code = 128 + left.number

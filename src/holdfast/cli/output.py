@@ -13,12 +13,13 @@ import logging
 import os
 import re
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import TextIO
 
     from holdfast._core.settings import Settings
@@ -130,9 +131,15 @@ def opened(store: str | None) -> FilesReading:
     return open_reading(where(store))
 
 
-def quiet_waits() -> None:
+@contextmanager
+def quiet_waits(*, when: bool = True) -> Iterator[None]:
     """No log lines about long waits: this command shows where its messages stand."""
-    logging.getLogger("holdfast.wait").disabled = True
+    log = logging.getLogger("holdfast.wait")
+    before, log.disabled = log.disabled, log.disabled or when
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 # ------------------------------------------------------------------------- what is said

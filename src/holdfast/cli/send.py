@@ -64,18 +64,17 @@ def send(
     from holdfast._runtime.embedded import Message
 
     settings = output.settings(config)
-    if output.is_terminal(sys.stderr):
-        output.quiet_waits()
     keys.canonical(key)
     settings.lane(lane)
     settings.checked_policy(policy, lane)
     text = _from_stdin(settings.message_bytes_max) if text == "-" else text
     message = Message(key, text, lane, source, policy, idempotency_key, model)
     sending = _Sending(message, output.where(store), settings, as_json=as_json)
-    try:
-        code = asyncio.run(sending.hand_in() if no_wait else sending.run())
-    except KeyboardInterrupt:
-        code = sending.interrupted()
+    with output.quiet_waits(when=output.is_terminal(sys.stderr)):
+        try:
+            code = asyncio.run(sending.hand_in() if no_wait else sending.run())
+        except KeyboardInterrupt:
+            code = sending.interrupted()
     raise typer.Exit(code)
 
 

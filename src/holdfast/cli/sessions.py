@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from holdfast._core.stamped import turn_of
 from holdfast.cli import (
     output,
     sessions_export,
@@ -172,9 +173,8 @@ class _Teller:
         if self._as_json:
             output.emit(entry)
             return
-        stamp = entry.get("holdfast")
-        turn = stamp.get("turn") if isinstance(stamp, dict) else None
-        whose = f"  {self._lane(turn)} {turn[:SHORT_ID_CHARS]}" if isinstance(turn, str) else ""
+        turn = turn_of(entry)
+        whose = "" if turn is None else f"  {self._lane(turn)} {turn[:SHORT_ID_CHARS]}"
         role = _kind(entry)
         output.say(
             output.paint(role, _STYLES.get(role, "yellow"))

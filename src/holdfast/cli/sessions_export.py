@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from holdfast._core.stamped import stamp_of, turn_of
 from holdfast._stamps import now_iso
 from holdfast.cli import output
 from holdfast.errors import BadRequestError, BadTranscriptError, NotFoundError
@@ -169,9 +170,7 @@ def _headed(path: str, raw: bytes, facts: dict[str, Any]) -> bytes:
 def _with_facts(raw: bytes, header: Entry, facts: dict[str, Any]) -> bytes:
     from holdfast._core.repair import with_fields
 
-    stamp = header.get("holdfast")
-    mine = {**(stamp if isinstance(stamp, dict) else {}), "export": facts}
-    return with_fields(raw, {"holdfast": mine}) + b"\n"
+    return with_fields(raw, {"holdfast": {**stamp_of(header), "export": facts}}) + b"\n"
 
 
 def _encoded(header: dict[str, Any]) -> bytes:
@@ -193,8 +192,7 @@ def _markdown(reading: FilesReading, session: Session) -> Iterator[bytes]:
         if told is None:
             continue
         who, text = told
-        stamp = entry.get("holdfast")
-        lane = lanes(stamp.get("turn")) if isinstance(stamp, dict) else ""
+        lane = lanes(turn_of(entry))
         yield f"\n## {who} · {entry.get('timestamp') or '-'}{lane}\n\n{text}\n".encode(
             errors="replace"
         )
@@ -234,11 +232,11 @@ def _content(content: object) -> str:
     return "\n\n".join(parts)
 
 
-def _lanes(reading: FilesReading) -> Callable[[object], str]:
-    known: dict[object, Turn | None] = {}
+def _lanes(reading: FilesReading) -> Callable[[str | None], str]:
+    known: dict[str, Turn | None] = {}
 
-    def lane(turn_id: object) -> str:
-        if not isinstance(turn_id, str):
+    def lane(turn_id: str | None) -> str:
+        if turn_id is None:
             return ""
         if turn_id not in known:
             try:

@@ -25,6 +25,7 @@ import asyncio
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from holdfast._core.stamped import turn_of
 from holdfast._core.turns import State
 from holdfast._runtime.receipts import place_reason
 from holdfast.errors import DrainingError, NotFoundError
@@ -60,7 +61,7 @@ _WAITS_FOR: Final = {
 
 async def turns_of(hf: Holdfast, entries: Iterable[Entry]) -> dict[str, Turn]:
     """The rows of the turns that wrote *entries*, as far as they are still kept."""
-    ids = {turn_id for entry in entries if (turn_id := views.turn_of(entry)) is not None}
+    ids = {turn_id for entry in entries if (turn_id := turn_of(entry)) is not None}
     found: dict[str, Turn] = {}
     if ids:
         control = hf.store.control
@@ -79,7 +80,7 @@ async def shown(
     listed = list(entries)
     turns = await turns_of(hf, (entry for _, entry in listed))
     seen = (
-        (cursor, views.view_of(entry, cursor, turns.get(views.turn_of(entry) or "")))
+        (cursor, views.view_of(entry, cursor, turns.get(turn_of(entry) or "")))
         for cursor, entry in listed
     )
     return [(cursor, view) for cursor, view in seen if view is not None]

@@ -12,7 +12,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from holdfast._core.tree import is_seed, text_of
+from holdfast._core.stamped import is_final, is_seed, turn_of
+from holdfast._core.tree import text_of
 from holdfast._core.turns import ENDED_BY
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from holdfast.types import Entry, Turn
 
-__all__ = ["SOURCE", "Call", "View", "origin_of", "outcome_view", "turn_of", "view_of"]
+__all__ = ["SOURCE", "Call", "View", "origin_of", "outcome_view", "view_of"]
 
 SOURCE: Final = "console"  #: Of the messages that the page sends.
 LANE: Final = "user"
@@ -68,13 +69,6 @@ class View:
     ends: bool = False
     #: Its turn's row will say more once the turn has ended: show it again then.
     settles: bool = False
-
-
-def turn_of(entry: Entry) -> str | None:
-    """The id of the turn that wrote *entry*; None: a stranger did."""
-    stamp = entry.get("holdfast")
-    turn = stamp.get("turn") if isinstance(stamp, dict) else None
-    return turn if isinstance(turn, str) else None
 
 
 def view_of(entry: Entry, cursor: str, turn: Turn | None) -> View | None:
@@ -140,8 +134,7 @@ def _message(entry: Entry, turn: Turn | None, known: dict[str, Any]) -> View | N
     if not isinstance(message, dict):
         return None
     role = _text(message.get("role"))
-    stamp = entry.get("holdfast")
-    final = isinstance(stamp, dict) and stamp.get("final") is True
+    final = is_final(entry)
     mark = _mark(entry)
     if role == "toolResult":
         result = _result(message)

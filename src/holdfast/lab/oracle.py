@@ -18,6 +18,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from holdfast._core import jsonl
+from holdfast._core.stamped import is_final, stamp_of, turn_of
 from holdfast._core.tree import Tree, bad_header, text_of
 
 if TYPE_CHECKING:
@@ -118,9 +119,9 @@ def _by_turn(tree: Tree) -> dict[str, list[Entry]]:
 
 def _turn_of(entry: Entry) -> str | None:
     """Which turn wrote *entry*, by its mark; None: nobody's."""
-    stamp, race = entry.get("holdfast"), entry.get("race")
-    if isinstance(stamp, dict):
-        return str(stamp.get("turn"))
+    turn, race = turn_of(entry), entry.get("race")
+    if turn is not None:
+        return turn
     if isinstance(race, dict):
         return f"{race.get('lane')} {race.get('n')}"
     return None
@@ -136,9 +137,8 @@ def _is_question(entry: Entry) -> bool:
 
 
 def _is_reply(entry: Entry) -> bool:
-    stamp = entry.get("holdfast")
-    if isinstance(stamp, dict):
-        return bool(stamp.get("final") is True)
+    if stamp_of(entry):
+        return is_final(entry)
     return _role(entry) == "assistant"
 
 

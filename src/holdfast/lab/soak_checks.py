@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from holdfast._core.delivery import MAY_HAVE_ARRIVED
+from holdfast._core.stamped import is_final, is_question, turn_of
 from holdfast._core.tree import text_of
 from holdfast._core.turns import OUTCOMES
 
@@ -90,9 +91,8 @@ def one_final_a_reply(world: World) -> Iterator[str]:
     finals: dict[str, list[str]] = defaultdict(list)
     for transcript in world.transcripts:
         for entry in transcript.entries:
-            stamp = entry.get("holdfast")
-            if isinstance(stamp, dict) and stamp.get("final") is True:
-                finals[str(stamp["turn"])].append(str(entry["id"]))
+            if is_final(entry):
+                finals[str(turn_of(entry))].append(str(entry["id"]))
     for turn in world.turns.values():
         found = finals.pop(turn["turn_id"], [])
         wanted = [turn["final_entry"]] if turn["outcome"] == "replied" else []
@@ -146,10 +146,7 @@ def _above(by_id: Mapping[str, Entry], entry_id: str) -> Iterator[Entry]:
 
 def _asked_by(entry: Entry) -> str | None:
     """The turn whose question it is."""
-    message, stamp = entry.get("message"), entry.get("holdfast")
-    if not (isinstance(message, dict) and message.get("role") == "user"):
-        return None
-    return str(stamp["turn"]) if isinstance(stamp, dict) else None
+    return turn_of(entry) if is_question(entry) else None
 
 
 def delivered_once(world: World) -> Iterator[str]:

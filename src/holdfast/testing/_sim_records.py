@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from holdfast._core.tree import is_question
+from holdfast._core.stamped import is_question
 from holdfast._core.verify import verify
 
 if TYPE_CHECKING:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from holdfast._core.tree import is_question, is_seed, text_of
+from holdfast._core import stamped
+from holdfast._core.stamped import is_question, is_seed
+from holdfast._core.tree import text_of
 from holdfast._core.turns import ENDED_BY
 
 if TYPE_CHECKING:
@@ -30,9 +32,7 @@ class Exchange:
 
 def turn_of(entry: Entry) -> str | None:
     """The turn that wrote *entry*; None: a stranger, or history that was brought along."""
-    stamp = entry.get("holdfast")
-    turn = stamp.get("turn") if isinstance(stamp, dict) else None
-    return turn if isinstance(turn, str) and not is_seed(entry) else None
+    return None if is_seed(entry) else stamped.turn_of(entry)
 
 
 @dataclass(slots=True)

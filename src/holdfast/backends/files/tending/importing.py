@@ -22,6 +22,7 @@ from uuid import uuid4
 
 from holdfast._core import jsonl, keys
 from holdfast._core.repair import NewerFormatError, Repair, with_fields
+from holdfast._core.stamped import stamp_of
 from holdfast._core.tree import VERSION
 from holdfast._core.verify import Verifier
 from holdfast._stamps import now_iso, uuid7
@@ -82,8 +83,7 @@ def bring(control: FilesControl, state: str, path: str, key: str | None) -> Impo
 
 def default_key(path: str, header: dict[str, Any]) -> str:
     """The key that an export names first, or one made of the file's name."""
-    stamp = header.get("holdfast")
-    export = stamp.get("export") if isinstance(stamp, dict) else None
+    export = stamp_of(header).get("export")
     named = export.get("keys") if isinstance(export, dict) else None
     if isinstance(named, list) and named and isinstance(named[0], str):
         try:
@@ -227,8 +227,7 @@ class _Copy:
         header = next(jsonl.lines(raw + b"\n")).entry or {}
         version = header.get("version")
         self.migrated_from = version if isinstance(version, int) else 1
-        stamp = header.get("holdfast")
-        mine = {**(stamp if isinstance(stamp, dict) else {})}
+        mine = {**stamp_of(header)}
         mine.pop("export", None)  # What the other store knew of it.
         mine["imported"] = {"session": header.get("id"), "at": now_iso()}
         fields = {"id": self._session.session_id, "holdfast": mine}
@@ -238,8 +237,7 @@ class _Copy:
         if b'"token"' not in told:
             return
         for line in jsonl.lines(told):
-            stamp = (line.entry or {}).get("holdfast")
-            token = stamp.get("token") if isinstance(stamp, dict) else None
+            token = stamp_of(line.entry or {}).get("token")
             if isinstance(token, int) and self.token < token < TOKEN_MAX:
                 self.token = token
 
