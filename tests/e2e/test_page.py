@@ -423,6 +423,9 @@ async def test_a_key_of_any_characters_works(servers: Any, tabs: Tabs, key: str)
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("heading")).to_have_text(key)
     await expect(page.locator("#empty")).to_be_visible()
+    await expect(status(page)).to_have_text(
+        "live"
+    )  # Before its script runs, Enter sends nothing.
     await say(page, "hello")
     await expect(replies(page)).to_have_count(1)
     await expect(page.locator("#empty")).to_be_hidden()
@@ -547,6 +550,45 @@ async def test_a_reload_before_the_answer_sends_it_once(servers: Any, tabs: Tabs
     await say(page, "after it")
     await expect(replies(page)).to_have_count(2)
     assert len(await transcript(servers[0], key)) == 4
+
+
+async def test_what_is_typed_before_the_script_runs_is_kept(servers: Any, tabs: Tabs) -> None:
+    page, key = await tabs.open(), "agent:main:quick"
+    await enter(page, servers[0], key)
+    left = asyncio.Event()
+
+    async def lose_the_first(route: Route) -> None:
+        if left.is_set():
+            await route.continue_()
+        else:
+            left.set()
+
+    await page.route("**/messages", lose_the_first)
+    await _reload_and_type(page, "typed first")
+    await expect(box(page)).to_have_value("typed first")
+    await box(page).press("Enter")
+    await left.wait()  # And the page is left before there is an answer.
+    await _reload_and_type(page, "typed meanwhile")
+    await expect(replies(page)).to_have_text([re.compile("reply to: typed first")])
+    await expect(box(page)).to_have_value("typed meanwhile")
+    await box(page).press("Enter")
+    await expect(replies(page)).to_have_count(2)
+
+
+async def _reload_and_type(page: Page, text: str) -> None:
+    """Before the page's script is there."""
+    typed = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        await typed.wait()
+        await route.continue_()
+
+    await page.route("**/session.js", hold)
+    await page.reload(wait_until="commit")
+    await box(page).fill(text)
+    typed.set()
+    await expect(status(page)).to_have_text("live")
+    await page.unroute("**/session.js")
 
 
 async def test_a_refused_message_says_why_and_stays_in_the_box(

@@ -269,9 +269,19 @@ document.addEventListener("scroll", () => atEnd() && ($("newest").hidden = true)
 // ----------------------------------------------------------------------------------- the start
 
 localTimes(log);
+// Whoever was quicker than this script keeps what they have typed.
+const early = text.value === draft.text ? "" : text.value;
+if (early && !draft.isGoing) keep(early);
 text.value = draft.text;
 grow();
 show(() => {});
 if (!location.hash) toEnd();
 connect();
-if (draft.isGoing) send(); // The page was left before the server had answered.
+if (draft.isGoing) {
+  await send(); // The page was left before the server had answered.
+  if (early) {
+    text.value = [text.value, early].filter(Boolean).join("\n");
+    keep(text.value);
+    grow();
+  }
+}
