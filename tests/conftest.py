@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from support import secrets
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_ends_what_tests_start() -> None:
+    """A shell starts `make test &` with SIGINT ignored, and every process here inherited that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
