@@ -137,6 +137,28 @@ def test_show_marks_what_is_changed_and_shows_no_secret(
     assert next(line for line in lines if "gateway.token" in line).split()[2] == "(set)"
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://ann:hush@example.org:8443/hush?t=hush#hush", "https://example.org:8443/…"),
+        ("https://example.org?hush", "https://example.org/…"),
+        ("https://example.org/", "https://example.org/"),
+    ],
+)
+def test_of_a_channels_url_only_the_host_is_shown(
+    here: Path, capsys: pytest.CaptureFixture[str], url: str, shown: str
+) -> None:
+    (here / "holdfast.toml").write_text(f'[channels.crm]\nurl = "{url}"\n')
+    assert rows(capsys)["channels.crm.url"]["value"] == shown
+    assert main(["config", "show"]) == 0
+    (here / "bad.toml").write_text('[channels.crm]\nurl = "htps://example.org/hush"\n')
+    assert main(["config", "check", "bad.toml"]) == 2
+    assert main(["config", "show", "--config", "bad.toml"]) == 2
+    told = capsys.readouterr()
+    assert "channels.crm.url" in told.out + told.err
+    assert "hush" not in told.out + told.err
+
+
 def test_the_file_is_named_or_found(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

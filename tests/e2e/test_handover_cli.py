@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -9,10 +10,13 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from tests.support.door import door
 from tests.support.holding import children
 
 import holdfast
+from holdfast._core import handover as decisions
+from holdfast.testing import ScriptedModel
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,9 +70,42 @@ def test_a_frozen_process_does_not_answer_and_is_told_of(tmp_path: Path) -> None
             assert code == 4
             assert f"no answer from pid {holder.process.pid}" in said
             assert "(stopped)" in said
+            assert f"→ continue it: kill -CONT {holder.process.pid}" in said
             assert "next: " in said
         finally:
             os.kill(holder.process.pid, signal.SIGCONT)
+
+
+async def test_who_has_it_now_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The turn went back to its place, and nobody else is there to take it from there."""
+    monkeypatch.setattr(decisions, "LATELY_S", 0)
+    asked, never = asyncio.Semaphore(0), asyncio.Event()
+
+    async def gate(_prompt: Any, _out: int) -> None:
+        asked.release()
+        await never.wait()
+
+    async with (
+        asyncio.timeout(WITHIN_S),
+        holdfast.open(tmp_path, agent=ScriptedModel(gate=gate)) as hf,
+    ):
+        turn = await hf.submit(KEY, "a question")
+        await asked.acquire()
+        code, said = await asyncio.to_thread(words, tmp_path)
+        assert code == 0
+        first, now = said.splitlines()
+        assert first.startswith(
+            f"{KEY}: let go by turn {turn.turn_id}: nothing in it had moved"
+        )
+        assert now.startswith(f"  now: the user turn {turn.turn_id}, in pid {os.getpid()} on ")
+        assert now.endswith(" again: no other process could take it")
+        await asked.acquire()
+        code, told = await asyncio.to_thread(handover, tmp_path)
+        assert (code, told["answer"], told["again"]) == (0, "let_go", True)
+        assert told["holder"]["pid"] == os.getpid()
+        await asked.acquire()
+        never.set()
+        assert (await turn.outcome()).kind == "replied"
 
 
 async def test_it_is_asked_for_over_http(tmp_path: Path) -> None:

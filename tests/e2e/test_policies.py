@@ -14,6 +14,8 @@ import pytest
 import holdfast
 from holdfast._runtime.receipts import Receipt
 from holdfast._runtime.runtime import Holdfast
+from holdfast.cli import main
+from holdfast.cli import turns as cli_turns
 from holdfast.errors import BadRequestError, DeadlockError, RejectedError
 from holdfast.ports import ToolHook
 from holdfast.types import AgentEvent, Final, Made, Prompt, Text, ToolCall, Turn, TurnId
@@ -284,6 +286,25 @@ async def test_a_steered_message_can_be_withdrawn_until_it_is_taken(opening: Ope
         assert questions(await entries(hf)) == ["first"]
 
 
+async def test_who_cancels_what_was_taken_is_told_with_whom_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli_turns, "CANCEL_WAIT_S", 0.0)
+    agent = Slow(steps=1)
+    async with holdfast.open(tmp_path, agent=agent) as hf:
+        host = await hf.submit(KEY, "first")
+        await agent.has_begun()
+        taken = await hf.submit(KEY, "and this", policy="steer")
+        agent.go.release()
+        await agent.has_begun()
+        words = ["turns", "cancel", taken.turn_id, "--store", str(tmp_path)]
+        assert await asyncio.to_thread(main, words) == 0
+        said = f"{taken.turn_id}: it was taken into turn {host.turn_id}, and ends with that\n"
+        assert capsys.readouterr().out == said
+        agent.go.release()
+        assert await ended(taken) == ("merged", "first + and this")
+
+
 # -------------------------------------------------------------------- interrupt, rollback
 
 
@@ -301,6 +322,25 @@ async def test_an_interrupt_ends_the_turn_that_runs_and_overtakes_nobody(opening
         assert [(await ended(r))[0] for r in (waiting, newest)] == ["replied"] * 2
         assert [prompt.text for prompt in agent.asked] == ["one", "two", "three"]
         assert "one" in await history(hf)
+
+
+async def test_an_interrupt_ends_a_turn_that_went_back_to_its_place(opening: Open) -> None:
+    """Its process was stopped meanwhile; without the interrupt it would run again first."""
+    before, after = Slow(), Slow()
+    async with opening() as asker:
+        async with opening(before) as hf:
+            long = await hf.submit(KEY, "long")
+            await before.has_begun()
+            await hf.close(finish_s=0)
+        assert (await row(asker, long)).state == "accepted"
+        late = await asker.submit(KEY, "instead", policy="interrupt")
+        after.go.release()
+        async with opening(after):
+            outcome = await (await asker.receipt(long.turn_id)).outcome(WITHIN_S)
+            assert (outcome.kind, outcome.reason) == ("cancelled", "interrupted")
+            assert outcome.hint, "its sender is told what to do about it"
+            assert await ended(late) == ("replied", "instead")
+        assert [prompt.text for prompt in after.asked] == ["instead"]
 
 
 @pytest.mark.parametrize("before", [0, 1])
@@ -510,6 +550,80 @@ async def test_one_of_several_children_that_comes_back_is_refused_too(opening: O
             await asyncio.gather(hf.ask("agent:main:a", "comes back"), brother())
             await turn.reply("done")
         assert agent.refused == 1
+
+
+@pytest.mark.parametrize("inside", ["block", "agent", "tool"])
+async def test_an_own_turn_inside_a_turn_is_a_child_that_is_waited_for(
+    opening: Open, inside: str
+) -> None:
+    """It would wait for ever: for its ancestor's session, or for its only slot."""
+
+    class Asking(Slow):
+        hf: Holdfast
+        error: DeadlockError | None = None
+
+        async def respond(
+            self, prompt: Prompt, hook: ToolHook
+        ) -> AsyncGenerator[AgentEvent, None]:
+            if inside == "agent":
+                await self.ask()
+            async for event in super().respond(prompt, hook):
+                yield event
+
+        async def _count(self) -> int:
+            await self.ask()
+            return 1
+
+        async def ask(self) -> None:
+            async with self.hf.turn("agent:main:child", "child") as child:
+                with pytest.raises(DeadlockError) as refused:
+                    async with self.hf.turn(KEY, "comes back"):
+                        pass
+                self.error = refused.value
+                await child.reply("done")
+
+    agent = Asking(steps=inside == "tool")
+    async with opening(agent, lanes__user__concurrency=1) as hf:
+        agent.hf = hf
+        async with asyncio.timeout(WITHIN_S):
+            if inside == "block":
+                async with hf.turn(KEY, "parent") as turn:
+                    await agent.ask()
+                    await turn.reply("done")
+                parent = turn.turn_id
+            else:
+                for _ in range(2):
+                    agent.go.release()
+                receipt = await hf.submit(KEY, "parent")
+                assert (await ended(receipt))[0] == "replied"
+                parent = receipt.turn_id
+        assert agent.error is not None
+        assert len(agent.error.cycle) == 3  # The message that was refused is between them.
+        rows = {row.turn_id: row for row in await hf.store.control.turns(session_id=None)}
+        [child] = rows.keys() - {parent}
+        assert (rows[child].parent, rows[child].outcome) == (parent, "replied")
+        assert {parent, child} < set(agent.error.cycle)
+        async with hf.turn("agent:main:after", "after") as turn:
+            await turn.reply("the slot is free again")
+
+
+async def test_a_task_that_only_was_begun_inside_a_turn_waits_for_its_end(
+    opening: Open,
+) -> None:
+    """Nobody waits for it, so that is no cycle."""
+    async with opening() as hf:
+
+        async def later() -> str:
+            async with hf.turn(KEY, "later") as turn:
+                await turn.reply("then")
+            return turn.turn_id
+
+        async with asyncio.timeout(WITHIN_S):
+            async with hf.turn(KEY, "first") as turn:
+                task = asyncio.create_task(later())
+                await turn.reply("now")
+            row = await hf.store.control.turn(TurnId(await task))
+        assert (row.outcome, row.parent) == ("replied", None)
 
 
 async def test_a_tool_whose_own_message_is_refused_fails_its_turn_and_not_the_runner(

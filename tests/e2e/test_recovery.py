@@ -207,6 +207,32 @@ async def test_a_finished_reply_survives_a_write_lock_that_cannot_be_had(
     assert len(model.prompts) == 1
 
 
+async def test_an_interrupt_throws_no_finished_reply_away(tmp_path: Path) -> None:
+    """It waits at its place for the write lock only; what is finished is committed."""
+    held: list[Any] = []
+
+    async def gate(prompt: Any, position: int) -> None:
+        if prompt.text == "long" and position == 1:
+            path = str(oracle.only_transcript(tmp_path))
+            held.append(await holdfast.WriteLock(path).acquire())
+
+    model = ScriptedModel(gate=gate)
+    model.on("long", Say(("a", "b")))
+    settings = {"abort.settle_ms": 100, "session.write_lock.acquire_timeout_ms": 200}
+    async with holdfast.open(tmp_path, agent=model, settings=settings) as hf:
+        receipt = await hf.submit(KEY, "long")
+        async with asyncio.timeout(10):
+            while (await hf.store.control.turn(receipt.turn_id)).finished is None:
+                await asyncio.sleep(0)
+        await until_waiting(hf, receipt.turn_id)
+        late = await hf.submit(KEY, "instead", policy="interrupt")
+        held[0].release()
+        outcome = await receipt.outcome(10)
+        assert (outcome.kind, outcome.text) == ("replied", "ab")
+        assert (await late.outcome(10)).kind == "replied"
+    assert [prompt.text for prompt in model.prompts] == ["long", "instead"]
+
+
 async def test_a_claim_removed_by_an_operator_costs_no_reply(tmp_path: Path) -> None:
     """`rm *.lock` under a finished turn: its append is refused, its reply waits, and lands."""
     from holdfast import _points

@@ -115,6 +115,8 @@ def test_a_dead_owner_is_named_until_it_is_buried(state: Path) -> None:
         assert conditions == {"owner", "runner"}
         assert why["waiting"][0]["waiting_for"] == "no_runner"
         assert "holdfast serve" in why["next"]
+        [wait] = told("top", "--once", state=state)["waits"]
+        assert wait["waiting_for"] == "no_runner"
 
 
 def test_no_runner_is_said_by_every_command(state: Path) -> None:

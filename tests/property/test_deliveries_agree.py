@@ -32,7 +32,7 @@ from holdfast.types import Delivery, Owner, OwnerId, TurnId
 OWNERS = [Owner(OwnerId(f"owner-{n}"), n, n, "boot", 1, "host") for n in range(2)]
 TARGETS = ["a:ann", "a:bob", "b:ann", None]
 CALLS = ["reply", "reply", "fail", "take", "take", "take", "land", "land", "pending", "unknown",
-         "refuse", "die", "step", "expire"]  # fmt: skip
+         "refuse", "die", "step", "expire", "drop"]  # fmt: skip
 
 
 class Side:
@@ -115,6 +115,14 @@ class Side:
 
     async def expire(self, number: int, dice: random.Random) -> Any:
         return await self.control.expire_deliveries()
+
+    async def drop(self, number: int, dice: random.Random) -> Any:
+        owed = [row for row in reversed(await self.rows()) if not terminal(row.state)]
+        first = {row.turn_id: row for row in owed}
+        if not first:
+            return None
+        row = first[dice.choice(sorted(first))]
+        return await self.control.drop_delivery(row.delivery_id)
 
     # ---------------------------------------------------------------------- looking
 

@@ -221,7 +221,7 @@ class Script:
         call = ToolCall(f"call-{self.count}", "x", {}, dice.choice(["never", "safe"]))
         outcome = dice.choice(["silent", "failed", "cancelled", "replied"])
         what = dice.choice([Event.REQUEUE, Event.GIVE_BACK, Event.GIVE_BACK, Event.COMMIT])
-        reason = dice.choice(["taken_over", "owner_died", "write_lock"])
+        reason = dice.choice(["taken_over", "owner_died", "write_lock", "handed_over"])
         later = dice.choice([0, 0, 700, 30_000])
         booked = Commit(
             "said", "e", b"{}\n", dice.randint(1, 99), 1, synced=at < 0.5, usage=b"{}",
@@ -289,6 +289,11 @@ class Script:
                 sorted(turn.turn_id for turn in await control.ended(ids)),
                 [await control.is_head(each) for each in ids],
                 [await control.has_heads(each) for each in (["main"], ["dev"])],
+                [
+                    await control.has_heads(["main"], owner_id=owner.owner_id, session_id=each)
+                    for owner in OWNERS
+                    for each in (None, *sessions)
+                ],
                 [await control.aborts(owner.owner_id) for owner in OWNERS],
                 [control.hosted(each) for each in ids],
                 [await control.handovers(owner.owner_id) for owner in OWNERS],

@@ -36,6 +36,7 @@ def test_every_accepted_turn_ends_once_whatever_befalls_its_processes() -> None:
     assert {"crash", "freeze"} <= struck.keys(), "a mild storm"
     kinds = {each.partition(" ")[0] for each in ended}
     assert kinds >= {"replied", "merged", "cancelled", "failed", "silent"}, ended
+    assert ended.keys() >= {"handover let_go", "handover busy", "drained"}, ended
 
 
 def test_whole_turns_come_up_in_every_second_seed_of_a_long_run() -> None:

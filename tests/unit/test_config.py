@@ -183,8 +183,15 @@ def test_variables_that_are_no_settings_are_left_alone() -> None:
 
 
 def test_what_was_loaded_does_not_show_secrets() -> None:
-    loaded = config.look(environment={"HOLDFAST_GATEWAY__TOKEN": "hush"})
+    loaded = config.look(
+        environment={
+            "HOLDFAST_GATEWAY__TOKEN": "hush",
+            "HOLDFAST_CHANNELS__CRM__URL": "https://ann:hush@example.org/hush?hush",
+            "HOLDFAST_CHANNELS__CRM__SECRET": f"whsec_{'hush' * 8}",
+        }
+    )
     assert loaded.settings.gateway_token == "hush"
+    assert loaded.settings.channels["crm"].url == "https://ann:hush@example.org/hush?hush"
     assert "hush" not in repr(loaded)
 
 

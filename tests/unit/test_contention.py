@@ -200,6 +200,17 @@ def test_the_picture_is_valid_and_text_in_it_is_only_text() -> None:
         assert right <= width
 
 
+def test_what_is_cut_in_the_picture_stands_whole_behind_it() -> None:
+    long = "heartbeat-of-every-morning-and-every-evening"
+    told = hostile()
+    told["contention"] = [{**told["contention"][0], "waiting": long, "behind": "user"}]
+    svg = drawn(told)
+    texts = minidom.parseString(svg).getElementsByTagName("text")
+    [label] = [each.toxml() for each in texts if ">heartbeat-of-" in each.toxml()]
+    assert "…" in label
+    assert label.endswith(f"<title>{long} behind user</title></text>")
+
+
 def test_the_table_says_what_the_json_says() -> None:
     said: list[str] = []
     told = hostile()

@@ -20,6 +20,7 @@ from holdfast.errors import (
     BadRequestError,
     DeliveryError,
     ProviderError,
+    SessionBusyError,
     UnknownChannelError,
 )
 from holdfast.testing import ScriptedModel
@@ -287,7 +288,7 @@ def _bury_now(hf: Holdfast, owner_id: Any) -> None:
 
 async def test_whoever_is_refused_is_told(where: str) -> None:
     channel = FakeChannel()
-    model = ScriptedModel(Fail(ProviderError(reason="unauthorized", detail="no key")))
+    model = ScriptedModel([Fail(ProviderError(reason="unauthorized", detail="no key"))])
     async with holdfast.open(where, agent=model, channels=[channel]) as hf:
         receipt = await hf.submit("main", "hello", target="fake:ann")
         assert (await receipt.outcome(WITHIN_S)).kind == "failed"
@@ -323,3 +324,33 @@ async def test_what_was_delivered_is_purged_with_its_session(tmp_path: Path) -> 
             lambda db: tending.mark_deleted(db, row.session_id, "gone.deleted-1", purge=True)
         )
         assert (hf.store.control.delivery_now(row.delivery_id)).body == b""
+
+
+@pytest.mark.parametrize("attempted", [False, True])
+async def test_a_notice_that_is_still_owed_is_not_sent_once_its_session_is_purged(
+    tmp_path: Path, *, attempted: bool
+) -> None:
+    model = ScriptedModel([Fail(ProviderError(reason="unauthorized", detail="no key"))])
+    channels = {"channels.fake.url": "http://127.0.0.1:9/"}
+    where = str(tmp_path / "s")
+    async with holdfast.open(where, agent=model, channels=[], settings=channels) as hf:
+        receipt = await hf.submit("main", "hello", target="fake:ann")
+        assert (await receipt.outcome(WITHIN_S)).kind == "failed"
+        control: Any = hf.store.control
+        [row] = await control.deliveries()
+
+        def purge() -> Any:
+            return control.tend(
+                lambda db: tending.mark_deleted(db, row.session_id, "x.deleted-1", purge=True)
+            )
+
+        if attempted:
+            me = hf.store.owner.owner_id
+            row = await control.next_delivery(me, ["fake"])
+            with pytest.raises(SessionBusyError):
+                purge()
+            await control.settle_delivery(row.delivery_id, me, "unknown", reason="unanswered")
+        purge()
+        left = control.delivery_now(row.delivery_id)
+        assert (left.state, left.reason, left.body) == ("failed", "dropped", b"")
+        assert (left.hint == MAY_HAVE_ARRIVED) is attempted

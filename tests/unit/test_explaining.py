@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from holdfast._core.explaining import STATES, Explained
-from holdfast._core.settings import Settings
+from holdfast._core.settings import ChannelSettings, Settings
 from holdfast.types import (
     Around,
     FencingToken,
@@ -185,29 +185,81 @@ def test_a_lock_that_is_held_as_it_should_be_is_no_trouble() -> None:
     assert [each.condition for each in found.broken] == []
 
 
-@pytest.mark.parametrize(
-    ("owed", "said"),
-    [
-        ({"state": "attempting"}, "is being handed over now"),
-        ({"ahead": "d-0"}, "waits behind d-0, which goes to the same target first"),
-        (
-            {"left_ms": 4_000, "attempts": 2, "reason": "http_500"},
-            "is tried again in 4.0 s after 2 attempt(s): http_500",
-        ),
-        ({"state": "unknown"}, "nobody can tell whether it arrived; its channel decides"),
-        ({}, "is due now"),
-    ],
-)
-def test_what_a_delivery_waits_for(owed: dict[str, Any], said: str) -> None:
+def owed_part(**changes: Any) -> Owed:
     plain: dict[str, Any] = {
         "delivery_id": "d-1", "turn_id": TurnId("t"), "target": "hook:a", "state": "pending",
         "part": 1, "parts": 2, "attempts": 0, "left_ms": 0, "ahead": None, "owner_id": None,
         "reason": None, "since": "2026-11-21T10:00:00.000Z",
     }  # fmt: skip
-    found = explained(why(owed=1, deliveries=(Owed(**{**plain, **owed}),)))
+    return Owed(**{**plain, **changes})
+
+
+HOOK = {"hook": ChannelSettings(url="http://127.0.0.1:9/hook")}
+
+
+@pytest.mark.parametrize(
+    ("owed", "said"),
+    [
+        ({"state": "attempting"}, "is being handed over now"),
+        ({"ahead": "t.0"}, "waits behind t.0, which goes to the same target first"),
+        (
+            {"ahead": "d-0"},
+            "waits behind d-0, which goes to the same target first; it is passed after 10 min",
+        ),
+        (
+            {"left_ms": 4_000, "attempts": 2, "reason": "http_500"},
+            "is tried again in 4.0 s after 2 attempt(s): http_500",
+        ),
+        ({"state": "unknown"}, "nobody can tell whether it arrived; its channel decides"),
+        (
+            {"state": "unknown", "left_ms": 9_000},
+            "nobody can tell whether it arrived; its channel decides in 9.0 s",
+        ),
+        ({}, "is due now"),
+    ],
+)
+def test_what_a_delivery_waits_for(owed: dict[str, Any], said: str) -> None:
+    found = explained(why(owed=1, deliveries=(owed_part(**owed),)), channels=HOOK)
+    assert found.broken == ()
     assert found.state == "delivering"
     assert found.to_json()["deliveries"][0]["waits"] == said
     assert found.next == f"part 1 of 2 for hook:a: {said}"
+
+
+def test_a_delivery_says_that_nobody_has_its_channel() -> None:
+    for channels in ({}, {"hook": ChannelSettings()}):
+        rows = why(owed=1, deliveries=(owed_part(),))
+        found = explained(rows, channels=channels)
+        assert [each.condition for each in found.broken] == ["channel"]
+        assert found.next.endswith("if a process has channel hook: the settings do not")
+        own = Explained("main", rows, Around(), found._settings, lambda _: 0, ["hook"])
+        assert own.broken == (), "a program's own channel stands in no settings"
+
+
+@pytest.mark.parametrize(
+    ("life", "said"),
+    [
+        ("alive", "is being handed over now"),
+        ("unknown", "is being handed over now"),
+        ("stopped", "is being handed over by a process that is stopped"),
+        ("dead", "was being handed over by a process that has died; another takes it up"),
+    ],
+)
+def test_a_delivery_says_how_its_sender_is(life: str, said: str) -> None:
+    owed = owed_part(state="attempting", owner_id=OTHER.owner_id)
+    rows = why(owed=1, deliveries=(owed,), senders=(OTHER,), runners=())
+    assert OTHER in rows.owners, "its life is asked for"
+    found = explained(rows, Around({OTHER.owner_id: life}), channels=HOOK)
+    assert found.to_json()["deliveries"][0]["waits"] == said
+    last = ", once a process with channel hook runs" * (life in {"dead", "stopped"})
+    assert found.next == f"part 1 of 2 for hook:a: {said}{last}"
+
+
+def test_what_is_due_and_nobody_is_there_to_send_says_so() -> None:
+    found = explained(why(owed=1, deliveries=(owed_part(),), runners=()), channels=HOOK)
+    assert found.next == (
+        "part 1 of 2 for hook:a: is due now, once a process with channel hook runs"
+    )
 
 
 def test_every_combination_of_facts_has_a_state_and_a_sentence() -> None:

@@ -33,6 +33,7 @@ NEVER_S = 1e9
     [
         (Facts(here=False, finishing=True), LET_GO, "ended already"),
         (Facts(finishing=True, still_ms=10**9), BUSY, "being written"),
+        (Facts(own=True, waits=True, still_ms=10**9), BUSY, "waits for another turn"),
         (Facts(own=True, still_ms=1_999), BUSY, "used the turn 2.0 s ago"),
         (Facts(own=True, still_ms=2_000), LET_GO, "nothing with it for 2.0 s"),
         (Facts(own=True, still_ms=2_000, begun=False), LET_GO, "nothing with it"),
@@ -132,6 +133,29 @@ async def test_a_program_that_uses_its_turn_keeps_it(
     assert row.outcome == "replied"
 
 
+@pytest.mark.parametrize("how", ["ask", "turn"])
+async def test_a_program_that_waits_for_another_turn_keeps_its_own(
+    two: Any, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    hanging = Hanging()
+    holder, other = await two(hanging.model), await two()
+    idle_after(monkeypatch, 0)
+    async with asyncio.timeout(WITHIN_S), holder.turn(KEY, "held") as turn:
+        if how == "turn":
+            async with holder.turn("agent:main:child", "asked") as child:
+                done = await other.handover(KEY, timeout_s=WITHIN_S)
+                await child.reply("said")
+        else:
+            child = asyncio.create_task(holder.ask("agent:main:child", "asked"))
+            await hanging.asked.wait()
+            done = await other.handover(KEY, timeout_s=WITHIN_S)
+            hanging.go.set()
+            await child
+        assert (done.answer, done.turn_id) == (BUSY, turn.turn_id)
+        assert "waits for another turn" in done.detail
+        await turn.reply("answered")
+
+
 class Hanging:
     """A model that says one token and then nothing, until it is let."""
 
@@ -175,12 +199,29 @@ async def test_an_agents_turn_in_which_nothing_moves_goes_back_to_its_place(
     await hanging.asked.wait()
     done = await other.handover(KEY, timeout_s=WITHIN_S)
     assert (done.answer, done.turn_id) == (LET_GO, receipt.turn_id)
+    assert done.again, "nobody else can run it, and who asks is told so"
     hanging.go.set()
     outcome = await receipt.outcome(WITHIN_S)
     assert (outcome.kind, outcome.attempts) == ("replied", 1), "no attempt was spent"
     assert (await behind.outcome(WITHIN_S)).kind == "replied"
     asked = [prompt.text for prompt in hanging.model.prompts]
     assert asked == ["a question", "a question", "behind it"], "at its place, not behind"
+
+
+async def test_what_was_let_go_of_goes_to_another_process_that_can_run_it(
+    two: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging, able = Hanging(), ScriptedModel()
+    holder, asker = await two(hanging.model), await two()
+    idle_after(monkeypatch, 0, 0)
+    receipt = await holder.submit(KEY, "a question")
+    await hanging.asked.wait()
+    await two(able)
+    done = await asker.handover(KEY, timeout_s=WITHIN_S)
+    assert (done.answer, done.turn_id, done.again) == (LET_GO, receipt.turn_id, False)
+    outcome = await receipt.outcome(WITHIN_S)
+    assert (outcome.kind, outcome.attempts) == ("replied", 1), "no attempt was spent"
+    assert [len(each.prompts) for each in (hanging.model, able)] == [1, 1]
 
 
 async def test_a_session_that_nobody_holds_is_free(two: Any) -> None:

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from pydantic_ai.messages import BinaryContent, ToolReturn
 
 from holdfast.agents.pydantic_ai import PydanticAgent
-from holdfast.errors import FencedError, ToolError
+from holdfast.errors import FencedError, TooLargeError, ToolError
 from holdfast.testing.model_server import ModelServer, Step
 from holdfast.types import AgentEvent, Final, Made, Prompt, Steered, ToolCall
 
@@ -298,6 +298,34 @@ async def test_a_failure_the_model_was_told_of_is_told_again(
     assert told(server)[-1] == first
     assert isinstance(final, Final)
     assert hook.ran == ["c1"]
+
+
+async def test_the_model_is_told_of_a_result_that_was_too_large(
+    server: ModelServer, make: Make
+) -> None:
+    """It may ask for less; what a tool itself finds too large ends the run, as any failure."""
+    own = TooLargeError(what="its own", size=2, limit=1)
+
+    async def dump(fails: bool) -> str:
+        if fails:
+            raise own
+        return "a whole table"
+
+    class Strict(Hook):
+        async def __call__(self, call: ToolCall, run: Any) -> Any:
+            await super().__call__(call, run)
+            raise TooLargeError(what="the result of tool dump", size=15, limit=9, hint="less")
+
+    server.add(Step.call("dump", {"fails": False}, call_id="c1"), Step.reply("I see"))
+    *_, final = await ask(make(dump), prompt(), Strict())
+    assert isinstance(final, Final)
+    said = json.dumps(told(server)[-1])
+    assert "of 15 bytes is over the limit of 9; less" in said
+    assert "a whole table" not in said
+    server.add(Step.call("dump", {"fails": True}, call_id="c2"))
+    with pytest.raises(TooLargeError) as ended:
+        await ask(make(dump), prompt(), Strict())
+    assert ended.value is own
 
 
 async def test_a_failure_that_ended_the_run_ends_it_again(

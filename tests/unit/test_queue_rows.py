@@ -224,6 +224,8 @@ def agree(q: Queue) -> None:
     foreign = [row.turn_id for row in rows if not row.bound and row.home not in {None, ME}]
     assert order.foreign_heads(q.db, ME, clock_ms(q.db)) == foreign
     assert queries.has_heads(q.db, ["main"], None) == any(not row.bound for row in rows)
+    mine = any(not row.bound and may(q, row.turn_id, []) for row in rows)
+    assert queries.has_heads(q.db, ["main"], None, ME) >= mine, "a pick would find something"
     for (turn,) in q.db.execute("SELECT turn_id FROM turns").fetchall():
         assert queries.is_head(q.db, turn) == (turn in ids)
         place = places.place(q.db, turn, LANES)

@@ -175,6 +175,7 @@ BROKEN: list[tuple[str, Callable[[World], object], str]] = [
     ("merged_is_answered", heard_by_nobody, "never heard it"),
     ("merged_is_answered", lambda w: w.turns["c"].update(merged_into="d"), "did not reply"),
     ("merged_is_answered", lambda w: w.turns["c"].update(merged_into=None), "did not reply"),
+    ("merged_is_answered", lambda w: w.turns["c"].update(target="hook:eve"), "elsewhere"),
     ("delivered_once",
      lambda w: w.deliveries.append({**w.deliveries[2], "delivery_id": "b.x"}), "2 keys"),
     ("delivered_once", delivery(0, body=b'{"text": "reply to:", "to": "bob"}'), "its hash is of"),

@@ -26,6 +26,7 @@ from holdfast.errors import (
     BadRequestError,
     FencedError,
     LeaseLostError,
+    TooLargeError,
     ToolError,
     UnavailableError,
 )
@@ -241,6 +242,28 @@ async def test_one_that_outlasted_its_bound_has_failed(case: Case) -> None:
             await case.tools()(call, hang)
         await case.again()
     assert case.ran == ["effect"]
+
+
+async def test_a_result_over_the_limit_has_failed_and_says_so_again(case: Case) -> None:
+    """Its effect has taken place: it does not run again, and the row is small."""
+    fits, over = "x" * (1_024 - 2), "x" * (1_024 - 1)
+    assert await case.tools(result_bytes_max=1_024)(pay("fits"), case.effect(fits)) == fits
+    for _ in range(2):
+        with pytest.raises(TooLargeError) as refused:
+            await case.tools(result_bytes_max=1_024)(pay("over"), case.effect(over))
+        assert (refused.value.size, refused.value.limit) == (1_025, 1_024)
+        assert "turn.tool_result_max_bytes" in refused.value.hint
+        await case.again()
+    assert case.ran == ["effect", "effect"]
+    [_, row] = await case.rows()
+    assert (row.state, row.result) == ("failed", {"error": "too_large", "detail": "1025"})
+
+
+async def test_of_what_a_failed_tool_says_a_bounded_part_is_kept(case: Case) -> None:
+    with pytest.raises(ValueError, match="x"):
+        await case.tools()(pay(), case.effect(ValueError("x" * 1_000_000)))
+    [row] = await case.rows()
+    assert len(row.result["detail"]) == 10_000
 
 
 async def test_a_timeout_of_the_tools_own_is_not_its_bound(case: Case) -> None:

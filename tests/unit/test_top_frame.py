@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
@@ -41,6 +42,7 @@ TOLD: dict[str, Any] = {
     "store": "/var/lib/holdfast",
     "running": 3,
     "waiting": 12,
+    "owed": 5,
     "sessions": 40,
     "last_minute": {"ended": 14, "takeovers": 0, "reclaims": 1},
     "lanes": [lane("user", 32, 2, 3, 4_200), lane("cron", 8, 8, 9, 7_500_000)],
@@ -58,7 +60,7 @@ TOLD: dict[str, Any] = {
 
 GOLDEN = """\
 10:00:42 UTC  /var/lib/holdfast
-3 running, 12 waiting, 40 sessions
+3 running, 12 waiting, 5 parts owed, 40 sessions
 last minute: 14 ended, 1 reclaim
 
 LANE              RUNNING    WAITING    OLDEST
@@ -76,6 +78,12 @@ main:reports       1      cron       2 h 5 min  waiting for a free slot of laneâ
 
 def test_a_frame_of_80_columns() -> None:
     assert "\n".join(frame(TOLD, 80)) == GOLDEN
+
+
+@pytest.mark.parametrize(("owed", "said"), [(0, "12 waiting, 40"), (1, "1 part owed, 40")])
+def test_what_is_owed_is_counted_if_anything_is(owed: int, said: str) -> None:
+    assert said in frame({**TOLD, "owed": owed}, 80)[1]
+    assert frame({**TOLD, "sessions": 1}, 80)[1].endswith(" 1 session")
 
 
 def test_a_low_terminal_keeps_its_head_and_says_how_many_more() -> None:

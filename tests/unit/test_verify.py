@@ -104,6 +104,14 @@ def test_side_entries_and_strangers_in_between_do_not_count() -> None:
     assert codes(data) == []
 
 
+def test_how_another_turn_ended_is_nothing_to_be_blind_to() -> None:
+    """A finished reply waited for its disk; one that was cancelled meanwhile said nothing."""
+    stamp = {"turn": "b", "attempt": 1, "seq": 1, "token": 3}
+    ended = {"type": "custom", "id": "eb", "parentId": "qa", "holdfast": stamp}
+    data = lines(HEADER, asks("a"), ended, replies("a", "eb"))
+    assert codes(data) == []
+
+
 def test_unknown_types_and_fields_are_kept_without_a_word() -> None:
     strange = {"type": "hologram", "id": "h", "parentId": None, "depth": [1], "holdfast": 5}
     assert codes(lines({**HEADER, "mood": "good"}, strange, entry("a", "h"))) == []

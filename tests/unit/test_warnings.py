@@ -121,6 +121,51 @@ async def test_a_look_that_fails_is_made_again(world: World) -> None:
         assert len(stage.told) == 1
 
 
+async def test_a_turn_that_has_ended_is_forgotten_and_asked_of_nobody(world: World) -> None:
+    async with opened(lambda: MemoryStore(world, Settings())) as [store]:
+        stage = Stage(store)
+        turn = await admit(store)
+        stage.warnings.waits(turn)
+        stage.warnings.over(turn.turn_id)
+        assert len(stage.warnings) == 0
+        await stage.after(2.5)
+        assert stage.looks == 0
+
+
+async def test_one_that_waits_anew_is_not_told_of_by_its_former_wait(world: World) -> None:
+    async with opened(lambda: MemoryStore(world, Settings())) as [store]:
+        await admit(store)
+        await leased_now(store)
+        stage = Stage(store)
+        turn = await admit(store)
+        stage.warnings.waits(turn)
+        await stage.after(1.5)
+        stage.warnings.over(turn.turn_id)
+        stage.warnings.waits(turn)
+        await stage.after(1.0)
+        assert stage.told == []
+        await stage.after(1.0)
+        assert [turn_id for turn_id, _, _ in stage.told] == [turn.turn_id]
+
+
+async def test_one_that_ends_while_it_is_looked_at_is_told_of_no_more(world: World) -> None:
+    async with opened(lambda: MemoryStore(world, Settings())) as [store]:
+        stage = Stage(store)
+        turn = await admit(store)
+        stage.warnings.waits(turn)
+        ask = store.control.turn_states
+
+        async def late(*asked: Any) -> Any:
+            found = await ask(*asked)
+            stage.warnings.over(turn.turn_id)
+            return found
+
+        store.control.turn_states = late
+        await stage.after(2.5)
+        assert stage.told == []
+        assert len(stage.warnings) == 0
+
+
 async def test_without_a_bound_nobody_is_watched(world: World) -> None:
     async with opened(lambda: MemoryStore(world, Settings())) as [store]:
         warnings = Warnings(store, Settings(wait_warn_ms=0), lambda *_: None)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
+import httpx2
 import pytest
 
 from holdfast._core.delivery import PERMANENT, TRANSIENT
@@ -88,7 +90,7 @@ async def test_patience_is_heard_and_bounded(told: str, least: float, most: floa
     assert least <= caught.value.retry_after_s <= most
 
 
-@pytest.mark.parametrize("told", ["soon", "nan", ""])
+@pytest.mark.parametrize("told", ["soon", "nan", "", f"Mon, 01 Jan 2024 00:00:00 +{'9' * 20}"])
 async def test_what_nobody_can_read_asks_for_nothing(told: str) -> None:
     with pytest.raises(DeliveryError) as caught:
         await sent(Answer(503, retry_after=told))
@@ -102,6 +104,17 @@ async def test_nothing_that_it_says_of_a_failure_holds_its_url() -> None:
             await channel.deliver(parcel())
         assert "secret-path" not in json.dumps(caught.value.to_json())
         await channel.aclose()
+
+
+async def test_no_log_line_holds_its_url(caplog: pytest.LogCaptureFixture) -> None:
+    with Receiver() as receiver, caplog.at_level(logging.INFO):
+        channel = Webhook("crm", f"{receiver.url}?token=secret-path", [SECRET])
+        await channel.deliver(parcel())
+        await channel.aclose()
+        assert "secret-path" not in caplog.text
+        async with httpx2.AsyncClient() as client:  # What others ask for is logged as ever.
+            await client.post(f"{receiver.url}?others", content=b"{}")
+        assert "others" in caplog.text
 
 
 def test_a_script_says_which_line_is_wrong() -> None:

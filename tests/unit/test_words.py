@@ -97,7 +97,7 @@ def test_whatever_is_known_of_a_place_it_is_one_sentence(word: str) -> None:
         (
             Place(1, "merge", TURN, "user", "x"),
             5,
-            "taken into the user turn 01930a1b-2c3d…, whose reply answers both",
+            "goes into the user turn 01930a1b-2c3d…: one reply for both, or it runs by itself",
         ),
         (
             Place(0, "quiet", left_ms=400),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from holdfast.backends.files import fs, identity
 from holdfast.backends.files.lock import line, spare, standing
+from holdfast.backends.files.lock.climb import Names
 from holdfast.backends.files.lock.write_lock import Hold, WriteLock, statistics
 from holdfast.errors import (
     ClaimUnknownError,
@@ -23,7 +25,6 @@ from support.locks import DEAD, in_thread, leaving_nothing, read, stand
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -52,6 +53,28 @@ def test_the_claim_says_what_a_stranger_and_a_waiter_want_to_know(path: str) -> 
         "bootId": me.boot, "pidNamespace": me.pid_ns, "claimId": "",
     }  # fmt: skip
     assert claims[0]["claimId"] != claims[1]["claimId"]
+
+
+@pytest.mark.parametrize("lane", ['us"er', "ü\n", None])
+def test_a_claim_is_what_json_writes_with_an_indent(path: str, lane: str | None) -> None:
+    with WriteLock(path, lane=lane, token=7):
+        text = Path(f"{path}.lock").read_text(encoding="utf-8")
+    assert text.rstrip(" ") == json.dumps(json.loads(text), indent=2) + "\n"
+
+
+def test_names_that_were_resolved_before_are_resolved_again_if_they_lead_elsewhere(
+    path: str, tmp_path: Path
+) -> None:
+    alias, other = tmp_path / "alias.jsonl", tmp_path / "other.jsonl"
+    Path(path).touch()
+    other.touch()
+    alias.symlink_to(path)
+    lock = WriteLock(alias, names=Names.of(str(alias)))
+    alias.unlink()
+    alias.symlink_to(other)
+    with lock:
+        assert os.path.exists(f"{other}.lock")
+        assert not os.path.exists(f"{path}.lock")
 
 
 def test_who_removes_the_claim_stops_the_holder_and_lets_nobody_in(path: str) -> None:

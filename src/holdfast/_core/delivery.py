@@ -47,6 +47,7 @@ __all__ = [
     "after_failure",
     "is_ambiguous",
     "look",
+    "may_drop",
     "step",
     "terminal",
     "ttl_ms",
@@ -116,7 +117,7 @@ TRANSIENT: Final = frozenset(
 #: Why nobody knows whether an attempt arrived.
 AMBIGUOUS: Final = frozenset({"unanswered", "owner_died", "abandoned"})
 #: What a part that nobody will try again can be marked with besides.
-OVER: Final = frozenset({"expired", "attempts_used_up"})
+OVER: Final = frozenset({"expired", "attempts_used_up", "dropped"})
 
 SENT_AGAIN: Final = "nobody knows whether it arrived; it is sent again under the same key"
 MAY_HAVE_ARRIVED: Final = "it may have arrived all the same: look there before sending it again"
@@ -137,6 +138,11 @@ def step(state: str, event: Event) -> State:
 
 def terminal(state: str) -> bool:
     return not TABLE[State(state)]
+
+
+def may_drop(state: str) -> bool:
+    """Whether a person may say now that nobody wants it: not in the middle of an attempt."""
+    return Event.EXPIRE in TABLE[State(state)]
 
 
 def is_ambiguous(delivery: Delivery) -> bool:

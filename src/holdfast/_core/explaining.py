@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from holdfast._core import words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from holdfast._core.settings import Settings
     from holdfast.types import Around, Holder, Owed, Place, Waiting, Why
@@ -34,7 +34,7 @@ START_ONE: Final = "start one: holdfast serve"
 class Broken:
     """A condition of the promise that does not hold."""
 
-    condition: str  #: store | frozen | owner | runner | claims | write_lock
+    condition: str  #: store | frozen | owner | runner | channel | claims | write_lock
     detail: str
     do: str
     blocks: bool = True  #: Whether this session waits for it now.
@@ -47,6 +47,7 @@ class Explained:
     Args:
         key: as it was asked for.
         age_ms: how long ago a moment (RFC 3339) was.
+        channels: that the process which asks has open, beside those of *settings*.
     """
 
     def __init__(
@@ -56,9 +57,10 @@ class Explained:
         around: Around,
         settings: Settings,
         age_ms: Callable[[str], int],
+        channels: Collection[str] = (),
     ) -> None:
         self._key, self._why, self._around = key, why, around
-        self._settings, self._age_ms = settings, age_ms
+        self._settings, self._age_ms, self._channels = settings, age_ms, channels
         self.alive = [
             (owner, permanent)
             for owner, permanent in why.runners
@@ -124,6 +126,11 @@ class Explained:
             stands = why.holder is None or self.life in {"dead", "gone", "stopped"}
             blocks = stands and (unbound or why.holder is not None)
             found.append(Broken("runner", detail, START_ONE, blocks=blocks))
+        names = {each.target.partition(":")[0] for each in why.deliveries}
+        for name in sorted(each for each in names if not self._is_open(each)):
+            detail = f"channel {name}, which replies are owed to, is not in the settings"
+            do = "configure it where they are sent from; or holdfast deliveries drop"
+            found.append(Broken("channel", detail, do, blocks=False))
         return found
 
     def _about_lock(self) -> list[Broken]:
@@ -236,20 +243,24 @@ class Explained:
                 return f"{own} {when}: {self.reason(first.place)}"
 
     def _delivery(self, owed: Owed) -> str:
-        return f"part {owed.part} of {owed.parts} for {owed.target}: {self.delivery(owed)}"
+        told = f"part {owed.part} of {owed.parts} for {owed.target}: {self._handing(owed)}"
+        channel = owed.target.partition(":")[0]
+        if not self._is_open(channel):
+            return f"{told}, if a process has channel {channel}: the settings do not"
+        if self.alive or self._life_of(owed) in {"alive", "unknown"}:
+            return told
+        return f"{told}, once a process with channel {channel} runs"
 
-    def delivery(self, owed: Owed) -> str:
-        """What a delivery waits for."""
-        if owed.state == "attempting":
-            return "is being handed over now"
-        if owed.ahead is not None:
-            return f"waits behind {owed.ahead}, which goes to the same target first"
-        failed = f" after {owed.attempts} attempt(s): {owed.reason}" if owed.reason else ""
-        if owed.state == "unknown":
-            return f"nobody can tell whether it arrived{failed}; its channel decides"
-        if owed.left_ms:
-            return f"is tried again in {words.duration(owed.left_ms)}{failed}"
-        return f"is due now{failed}"
+    def _handing(self, owed: Owed) -> str:
+        return words.delivery(owed, self._life_of(owed))
+
+    def _life_of(self, owed: Owed) -> str:
+        """Of who attempts it."""
+        return "" if owed.owner_id is None else self._around.lives.get(owed.owner_id, "unknown")
+
+    def _is_open(self, channel: str) -> bool:
+        told = self._settings.channels.get(channel)
+        return channel in self._channels or (told is not None and told.url is not None)
 
     # --------------------------------------------------------------------------------- JSON
 
@@ -316,4 +327,4 @@ class Explained:
 
     def _owed_json(self, owed: Owed) -> dict[str, Any]:
         told: Mapping[str, Any] = asdict(owed)
-        return {**told, "waits": self.delivery(owed)}
+        return {**told, "waits": self._handing(owed)}

@@ -3,6 +3,7 @@ Whether a process that is asked to let go of a session does so: a table, first r
 
     over        the turn has ended here, or went elsewhere        let go
     finishing   its end is being written down                     busy: it is over in a moment
+    own, waits  `hf.turn`: its block waits for another turn       busy
     own, used   `hf.turn`: its block did something lately         busy
     own, idle   its block has done nothing for `OWN_IDLE_S`       let go: it ends, `cancelled`
     not begun   an agent's turn, before its model was asked       let go: back to its place
@@ -41,6 +42,7 @@ class Facts:
     tool_left_ms: int = 0  #: Of the time that the tool may take; less than 0: it is over.
     still_ms: int = 0  #: Since anything moved, or the block last used its turn.
     run_ms: int = 0  #: Since it began.
+    waits: bool = False  #: Its block waits for a turn that it has asked for.
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ def decide(facts: Facts) -> Answer:
     rows = (
         (not facts.here, LET_GO, "its turn has ended already"),
         (facts.finishing, BUSY, "its reply is being written; it is over in a moment"),
+        (facts.own and facts.waits, BUSY, "it waits for another turn, which it has asked for"),
         (facts.own and not own_idle, BUSY, f"its program used the turn {still} ago"),
         (facts.own, LET_GO, f"its program had done nothing with it for {still}"),
         (not facts.begun, LET_GO, "it had not asked its model yet"),

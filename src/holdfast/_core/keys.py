@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Final
 
 from holdfast.errors import BadKeyError
@@ -31,6 +32,7 @@ OPAQUE: Final = (("matrix", "room"), ("matrix", "channel"), ("signal", "group"))
 _FORBIDDEN: Final = frozenset("/\\\x7f")
 
 
+@lru_cache(1024)
 def canonical(key: str) -> str:
     """
     The one spelling of *key*.

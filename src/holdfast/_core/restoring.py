@@ -6,6 +6,10 @@ what stood before it is as it was, and what stood behind is missing.  Then the m
 entries are put back from the rows, in the order of commit, skipping ids that are there.
 Where no final entry fits any more, the transcript's own header has to be its witness.
 
+What stood between them and is in no row (of turns without a reply, of other programs) is
+gone.  Where an entry was made under such a one, a *gap* takes its place, by its id, under
+what stands: else the branch would break off there, and no model would see what is above.
+
 Anything else is *rewritten*: somebody has changed what we wrote, and may have meant to.  It
 is told, and nothing is put back.  In neither case is a committed turn run again.
 """
@@ -13,18 +17,22 @@ is told, and nothing is put back.  In neither case is a committed turn run again
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from holdfast._core import jsonl
+from holdfast._core.tree import moves_leaf
 from holdfast.types import Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Iterable, Sequence
 
     from holdfast.types import LineEnd
     from holdfast.types.tending import Commitment
 
-__all__ = ["Plan", "plan"]
+__all__ = ["GAP", "Plan", "plan"]
+
+#: `customType` of what stands where an entry was that is in no row.
+GAP: Final = "holdfast:gap"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +42,15 @@ class Plan:
     size: int = 0  #: Of what stood.
     missing: tuple[Entry, ...] = ()  #: To be appended, in this order.
     turns: tuple[str, ...] = ()  #: Whose entries they are.
+    gaps: int = 0  #: So many of them stand for what is in no row.
 
 
 def plan(
-    lines: Sequence[LineEnd], size: int, vouched: int, commits: Sequence[Commitment]
+    lines: Sequence[LineEnd],
+    size: int,
+    vouched: int,
+    commits: Sequence[Commitment],
+    leaf: str | None,
 ) -> Plan:
     """
     Args:
@@ -45,6 +58,7 @@ def plan(
         size: of it.
         vouched: the greatest end offset that a commit has recorded.
         commits: of this generation, by offset.
+        leaf: of the transcript as it stands.
     """
     if size >= vouched:
         return Plan("whole", "nothing is missing")
@@ -68,7 +82,34 @@ def plan(
             if line.entry is not None and isinstance(entry_id, str) and entry_id not in ends:
                 missing[entry_id] = line.entry
     turns = tuple(each.turn_id for each in lost)
-    return Plan("cut", short, size, tuple(missing.values()), turns)
+    bridged = _bridged(missing.values(), ends, leaf)
+    return Plan("cut", short, size, bridged, turns, len(bridged) - len(missing))
+
+
+def _bridged(
+    missing: Iterable[Entry], stand: Container[object], leaf: str | None
+) -> tuple[Entry, ...]:
+    """*missing*, with a gap before each entry whose parent is nowhere."""
+    found, put = list[Entry](), set[object]()
+    for entry in missing:
+        parent = entry.get("parentId")
+        if isinstance(parent, str) and parent not in stand and parent not in put:
+            gap: Entry = {
+                "type": "custom",
+                "id": parent,
+                "parentId": leaf,
+                "timestamp": entry.get("timestamp"),
+                "customType": GAP,
+                "data": {"detail": "what stood here was cut off, and no row has a copy of it"},
+            }
+            found.append(gap)
+            put.add(parent)
+            leaf = parent
+        found.append(entry)
+        put.add(entry["id"])
+        if moves_leaf(entry):
+            leaf = entry["id"]
+    return tuple(found)
 
 
 def _stands(commit: Commitment, ends: dict[str, int], boundaries: set[int]) -> bool:

@@ -91,7 +91,7 @@ class ChannelSettings:
     """One channel: what replies are delivered by, and messages come in by."""
 
     kind: str = "webhook"
-    url: str | None = None
+    url: str | None = field(default=None, repr=False)
     secret: str | None = field(default=None, repr=False)
     old_secret: str | None = field(default=None, repr=False)
     part_chars: int = 4_000
@@ -123,6 +123,7 @@ class Settings:
     queue_max: int = 200
     attempts_max: int = 3
     reruns_max: int = 1
+    tool_result_bytes_max: int = 4_194_304
     settle_ms: int = 2_000
     stuck_warn_ms: int = 120_000
     frozen_holder: str = "report"

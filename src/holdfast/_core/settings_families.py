@@ -81,7 +81,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
             "kind": Key("kind", Kind.CHOICE, "what it is", choices=CHANNEL_KINDS),
             "url": Key(
                 "url", Kind.TEXT, "where replies are posted to; without one none are",
-                form=_URL,
+                form=_URL, private=True,
             ),
             "secret": Key(
                 "secret", Kind.SECRET, "signs what is sent and checks what comes", form=_SIGNING

@@ -44,7 +44,8 @@ def read(name: str, key: Key, value: Any, *, called: str | None = None) -> Any:
     """
     found = _read(name, key, value)
     if found is None:
-        shown = _HIDDEN if key.kind is Kind.SECRET else _shown(value)
+        hidden = key.kind is Kind.SECRET or key.private
+        shown = _HIDDEN if hidden else _shown(value)
         raise BadSettingError(key=called or name, value=shown, allowed=allowed(name, key))
     return found
 

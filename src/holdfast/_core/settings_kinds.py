@@ -44,6 +44,7 @@ class Key:
     most: int = INTEGER_MOST  #: Of a duration: see `unit_of`.
     choices: tuple[str, ...] = ()
     form: Form = PROSE
+    private: bool = False  #: May hold a token: shown only as far as its host.
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,8 @@ KEYS: Final[Mapping[str, Key]] = {
     ),
     "turn.progress_timeout_ms": Key(
         "progress_timeout_ms", Kind.DURATION,
-        "a run in which neither model nor tool has moved for so long is aborted", 1,
+        "a run in which neither model, tool nor the program of hf.turn has moved for so long is"
+        " aborted", 1,
     ),
     "turn.max_ms": Key(
         "max_ms", Kind.DURATION, "how long one run of a turn may take; 0 = no bound"
@@ -118,6 +119,10 @@ KEYS: Final[Mapping[str, Key]] = {
     ),
     "turn.max_reruns": Key(
         "reruns_max", Kind.INTEGER, "how often a turn is run again after a takeover"
+    ),
+    "turn.tool_result_max_bytes": Key(
+        "tool_result_bytes_max", Kind.INTEGER,
+        "a tool whose result is larger, as JSON, has failed", 1_024, 33_554_432,
     ),
     "abort.settle_ms": Key(
         "settle_ms", Kind.DURATION, "how long an attempt that must end may take to do so", 1

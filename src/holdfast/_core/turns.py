@@ -86,10 +86,10 @@ ABORTS: Final[Mapping[str, str | None]] = {
 #: What whoever is told of such an end may do about it.
 HINTS: Final[Mapping[str, str]] = {
     "interrupted": "a later message with policy interrupt ended it; send it again if need be",
-    "rolled_back": "a later message with policy rollback took it back",
+    "rolled_back": "it was taken back, by a later message with policy rollback or by hand",
     "preempted": "a person's message came first; the next heartbeat runs as usual",
     "max_time": "it ran longer than turn.max_ms",
-    "no_progress": "neither model nor tool moved within turn.progress_timeout_ms",
+    "no_progress": "neither model, tool nor program moved within turn.progress_timeout_ms",
     "attempts_used_up": "each of its runs came to nothing (turn.max_attempts); the log of its"
     " runner says why",
     "owner_died": "the process that answered it itself has ended; send it again",

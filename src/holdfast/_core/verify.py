@@ -15,8 +15,8 @@ What is wrong with a transcript, line by line.  Bytes in, findings out.
 Unknown types and fields are not problems: the format keeps them.  A parent must stand before
 its child, so a cycle cannot be written down.
 
-A reply is *blind* if, on the way up from it, an entry of another turn comes before its own
-question, although that entry's writer did not come before the reply's.  The fencing token
+A reply is *blind* if, on the way up from it, something that another turn said comes before its
+own question, although that entry's writer did not come before the reply's.  The fencing token
 says who came first: whoever holds token n has loaded all that smaller tokens wrote, so a turn
 that went back to its place and was overtaken there has seen what overtook it.  An equal or a
 greater token, or none, means that two turns ran at once.  Side entries are not on the way,
@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from holdfast._core import jsonl
 from holdfast._core.stamped import host_of, is_final, is_question, stamp_of, turn_of
-from holdfast._core.tree import VERSION
+from holdfast._core.tree import VERSION, as_message
 
 if TYPE_CHECKING:
     from holdfast.types import Entry
@@ -141,6 +141,7 @@ class _Seen:
     token: int | None
     asks: bool  #: It is its turn's question.
     host: str | None = None  #: The turn into which that question was merged.
+    speaks: bool = True  #: A model is told of it.
 
 
 @dataclass(slots=True)
@@ -230,7 +231,7 @@ class _Checking:
             if here.turn == turn:
                 if here.asks:
                     return
-            elif here.turn is not None and here.host != turn and not _came_before(here, final):
+            elif here.speaks and _is_anothers(here, turn) and not _came_before(here, final):
                 detail = (
                     f"the reply of turn {_short(turn)} follows line {here.line}, of turn"
                     f" {_short(here.turn)}, before its own question"
@@ -247,7 +248,12 @@ def _see(line: int, entry: Entry, parent: str | None, *, broken: bool) -> _Seen:
     turn, token = turn_of(entry), stamp_of(entry).get("token")
     token = token if isinstance(token, int) else None
     asks = turn is not None and is_question(entry)
-    return _Seen(line, parent, broken, turn, token, asks, host_of(entry))
+    speaks = as_message(entry) is not None
+    return _Seen(line, parent, broken, turn, token, asks, host_of(entry), speaks)
+
+
+def _is_anothers(entry: _Seen, turn: str) -> bool:
+    return entry.turn is not None and entry.host != turn
 
 
 def _was_moved(entry: Entry) -> bool:

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from holdfast._core.delivery import HEAD_BLOCKS_MS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from holdfast._core.settings import Lane
-    from holdfast.types import Place
+    from holdfast.types import Owed, Place
 
-__all__ = ["SHORT_ID_CHARS", "WAITS", "duration", "nth", "reason", "short"]
+__all__ = ["SHORT_ID_CHARS", "WAITS", "delivery", "duration", "nth", "reason", "short"]
 
 SHORT_ID_CHARS: Final = 13  #: Of an id: down to the millisecond.
 
@@ -78,7 +80,7 @@ def reason(
         "slot": lambda: _slot(place, lanes or {}),
         "no_runner": lambda: _no_runner(agent),
         "quiet": lambda: f"collecting: it runs once nothing was added {_for(place.left_ms)}",
-        "merge": lambda: f"taken into {_turn(place)}, whose reply answers both",
+        "merge": lambda: f"goes into {_turn(place)}: one reply for both, or it runs by itself",
     }
     if what in made:
         return made[what]()
@@ -125,6 +127,29 @@ def _for(left_ms: int) -> str:
 
 def _in(left_ms: int) -> str:
     return f"in {duration(left_ms)}" if left_ms else "at once"
+
+
+def delivery(owed: Owed, life: str = "alive") -> str:
+    """
+    What a part of a reply waits for.
+
+    Args:
+        life: of the process that attempts it, as `Around.lives` has it.
+    """
+    if owed.state == "attempting":
+        return {
+            "dead": "was being handed over by a process that has died; another takes it up",
+            "stopped": "is being handed over by a process that is stopped",
+        }.get(life, "is being handed over now")
+    if owed.ahead is not None:
+        behind = f"waits behind {owed.ahead}, which goes to the same target first"
+        own = owed.ahead.startswith(f"{owed.turn_id}.")
+        return behind if own else f"{behind}; it is passed after {duration(HEAD_BLOCKS_MS)}"
+    failed = f" after {owed.attempts} attempt(s): {owed.reason}" if owed.reason else ""
+    if owed.state == "unknown":
+        when = f" {_in(owed.left_ms)}" if owed.left_ms else ""
+        return f"nobody can tell whether it arrived{failed}; its channel decides{when}"
+    return f"{f'is tried again {_in(owed.left_ms)}' if owed.left_ms else 'is due now'}{failed}"
 
 
 def nth(number: int) -> str:

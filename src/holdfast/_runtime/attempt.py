@@ -19,8 +19,8 @@ import msgspec
 
 from holdfast import _points
 from holdfast._core import jsonl, turns
-from holdfast._runtime import beginning, booking, entries, merging, taken
-from holdfast._runtime.beginning import Begun
+from holdfast._runtime import beginning, booking, entries, mending, merging, taken
+from holdfast._runtime.beginning import Begun, Note
 from holdfast._runtime.conversation import Ended, Said
 from holdfast._runtime.window import PromptWindow
 from holdfast.errors import (
@@ -74,7 +74,9 @@ class Attempt:
         self.closing = False  #: From here on nothing is taken in any more.
         self.finished: list[Entry] | None = None
         self._kept = False  #: What is finished stands in the turn's row.
+        self._stands = False  #: What ends the turn is in the transcript.
         self._settled: Turn | None = None  #: Ended after a takeover; its caller must hear it.
+        self._note = Note(self)
         self._slow = 0  #: Settle bounds that we have waited for the write lock in vain.
         self._window = PromptWindow(self)
         self.live: Live | None = None  #: Whoever lets others watch puts it here.
@@ -100,7 +102,8 @@ class Attempt:
             held.release()
 
     async def acquire(self) -> None:
-        self.held = await self.store.transcripts.acquire(
+        self.held = await mending.acquire(
+            self.store,
             self.session,
             timeout_s=self.settings.settle_ms / 1000,
             token=self.token,
@@ -174,7 +177,7 @@ class Attempt:
             self.release()
         if isinstance(begun, Begun):
             _points.reach("effect.left")
-            self.turn = await self.store.control.make_effective(self.turn.turn_id, self.token)
+            self._note.soon()
             await beginning.note_taken(self, begun)
         return begun
 
@@ -183,6 +186,7 @@ class Attempt:
     async def finish(self, said: Said | Ended) -> Turn | None:
         """Close the window and the turn: commit the reply, or say how else it ended."""
         self.closing = True
+        self._note.no_more()
         if isinstance(said, Said):
             stamp = entries.Stamp(self.turn.turn_id, said.attempt, self.token)
             made = entries.reply(said.messages, stamp, self.question, said.ids)
@@ -230,6 +234,7 @@ class Attempt:
             held, control.hosted(self.turn.turn_id), leaf, self.turn.turn_id
         )
         appended = booking.append_checked(control, held, self.session, self.token, batch)
+        self._stands = True
         if self.written:
             kept = jsonl.encode(self.written) + appended.data
             appended = replace(appended, data=kept)
@@ -248,6 +253,7 @@ class Attempt:
             self.store.control, self.held, self.session, self.token, self.turn,
             ended.outcome, ended.reason, leaf=leaf, question=self.question,
         )  # fmt: skip
+        self._stands = True
         self.release()
         return await self.store.control.end(
             self.turn.turn_id, self.token, ended.outcome, ended.reason, ended.hint
@@ -261,6 +267,7 @@ class Attempt:
 
     async def let_go(self) -> None:
         """Hold nothing but the lease.  Idempotent."""
+        self._note.no_more()
         await self._window.leave()
         self.release()
         if self.live is not None:
@@ -303,6 +310,9 @@ class Attempt:
         """What fails now may work later; what is finished waits in the row meanwhile."""
         used_up = self.turn.attempts >= self.settings.attempts_max
         if self.turn.bound or (used_up and reason not in turns.GIVES_BACK):
+            unsure = self.finished is not None and getattr(error, "landed", False) is None
+            if self._stands or unsure:  # The reaper looks, and books what it finds.
+                return None
             return await self.fail(reason, error)
         try:
             await self.keep()

@@ -3,15 +3,17 @@ Making a token effective: what is looked for, loaded and written under the write
 any model is called.
 
     an entry that ends the turn     book that, and nothing else
-    somebody wants it ended         say so in the transcript, and end it
     a reply that was finished       append it, ask no model
+    somebody wants it ended         say so in the transcript, and end it
     else                            its question, the questions merged into it, the history
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from holdfast import _points
 from holdfast._core import salvage, turns
@@ -19,7 +21,7 @@ from holdfast._core.stamped import is_question, turn_of
 from holdfast._runtime import booking, entries, merging
 from holdfast._runtime.conversation import Ended
 from holdfast._stamps import uuid7
-from holdfast.errors import FencedError, LeaseLostError
+from holdfast.errors import FencedError, HoldfastError, LeaseLostError
 from holdfast.types import MadeEntry
 
 if TYPE_CHECKING:
@@ -30,7 +32,12 @@ if TYPE_CHECKING:
     from holdfast._runtime.attempt import Attempt
     from holdfast.types import Entry, Leased, Turn, TurnId
 
-__all__ = ["Begun", "ending_of", "load", "note_taken"]
+__all__ = ["Begun", "Note", "ending_of", "load", "note_taken"]
+
+#: A run that takes less is over before anybody could ask what it is at.
+NOTE_AFTER_S: Final = 0.25
+
+_log = logging.getLogger("holdfast.turn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +67,12 @@ async def load(attempt: Attempt, leased: Leased) -> Begun | Turn:
         )
     now = control.turn_now(turn.turn_id)
     ended = ending_of(now.abort_reason or "cancelled") if now.abort_requested else None
-    if ended is not None:
+    if ended is not None and leased.finished is None:
         attempt.question = left.questions.get(turn.turn_id)
         return await attempt.close(ended, branch.leaf)
     if leased.finished is not None:
         asked = left.questions.get(turn.turn_id)
-        attempt.finished = booking.finished(held, turn, leased.finished, asked)
+        attempt.finished = booking.finished(held, turn, attempt.token, leased.finished, asked)
         return await attempt.close(None, branch.leaf)
     rows = await control.made(turn.turn_id) if leased.again is not None else []
     question, branch = _ask(attempt, leased, branch, left)
@@ -82,7 +89,37 @@ async def load(attempt: Attempt, leased: Leased) -> Begun | Turn:
 def ending_of(reason: str) -> Ended | None:
     """What an abort for *reason* makes of a turn; None: it has no outcome by that."""
     outcome = turns.ABORTS.get(reason)  # `drained` is none: it just goes back.
-    return None if outcome is None else Ended(outcome, reason, None)
+    return None if outcome is None else Ended(outcome, reason, turns.HINTS.get(reason))
+
+
+class Note:
+    """
+    Lets the row say that the token is effective: for `why`, of a run that lasts.  What counts
+    is the mark that was left; nobody waits for this.
+    """
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+        self._at: asyncio.TimerHandle | None = None
+        self._noting: asyncio.Task[None] | None = None
+
+    def soon(self) -> None:
+        self._at = asyncio.get_running_loop().call_later(NOTE_AFTER_S, self._begin)
+
+    def no_more(self) -> None:
+        """The run is about to end.  Idempotent."""
+        if self._at is not None:
+            self._at.cancel()
+
+    def _begin(self) -> None:
+        self._noting = asyncio.create_task(self._note())
+
+    async def _note(self) -> None:
+        turn, control = self._attempt.turn, self._attempt.store.control
+        try:
+            await control.make_effective(turn.turn_id, self._attempt.token)
+        except HoldfastError as echo:  # A lost lease is met again before anything is done.
+            _log.info("turn %s: not noted: %s", turn.turn_id, echo)
 
 
 async def note_taken(attempt: Attempt, begun: Begun) -> None:

@@ -17,7 +17,7 @@ import msgspec
 
 from holdfast import _points
 from holdfast._core import jsonl
-from holdfast._core.stamped import host_of, turn_of
+from holdfast._core.stamped import host_of, is_question, turn_of
 from holdfast._core.tree import as_message, text_of
 from holdfast._runtime import entries, merging
 from holdfast.errors import FencedError
@@ -119,15 +119,18 @@ def append_ended(
 
 
 def finished(
-    held: HeldTranscript, turn: Turn, kept: bytes, question: str | None
+    held: HeldTranscript, turn: Turn, token: FencingToken, kept: bytes, question: str | None
 ) -> list[Entry]:
     """
     A reply that waited in its turn's row, as it is to be appended now.
 
     Turns that overtook it meanwhile may have spoken: its model has not seen them, and its
-    entries say so (`rebased`).
+    entries say so (`rebased`).  A question that was cut off is asked again before it.
     """
     batch: list[Entry] = msgspec.json.decode(kept)
+    if question is None and not is_question(batch[0]):
+        asked = entries.question(turn, entries.Stamp(turn.turn_id, turn.attempts, token), None)
+        return [asked, *entries.reparented(batch, asked["id"])]
     if question is not None and _others_spoke(held.branch().kept, question, turn.turn_id):
         return entries.rebased(batch, None)
     return batch

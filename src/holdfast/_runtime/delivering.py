@@ -225,7 +225,9 @@ class Deliverer:
         if not self._is_ours(row):
             raise LeaseLostError(turn_id=row.turn_id, token=row.attempts)
         try:
-            return Arrived(await _bounded(channel.deliver(_parcel(row)), channel.timeout_s))
+            arrived = await _bounded(channel.deliver(_parcel(row)), channel.timeout_s)
+            _log.info("delivery %s: delivered, attempt %d", row.delivery_id, row.attempts)
+            return Arrived(arrived)
         except DeliveryError as error:
             _log.info("delivery %s: %s", row.delivery_id, error)
             after_s = error.retry_after_s

@@ -4,7 +4,8 @@ Letting go of a session on request: what is asked of others, and what they answe
     who asks      a row that names the lease's owner ─▶ its answer, or its lease gone
     who is asked  at each look ─▶ `_core.handover` decides ─▶ let go, then the answer
 
-An answer is a kindness.  What counts for the asker is that the lease has moved.
+An answer is a kindness.  What counts for the asker is that the lease has moved.  A turn that
+went back is another process's to start, if one can; the asker is told who has it then.
 """
 
 from __future__ import annotations
@@ -12,23 +13,29 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from holdfast._core import handover
 from holdfast._core.handover import BUSY, LET_GO, Facts
+from holdfast._core.turns import State
 from holdfast.errors import HoldfastError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from holdfast._runtime.own_turn import OwnTurn
+    from holdfast._runtime.progress import OwnRun
     from holdfast._runtime.run import Run
     from holdfast._runtime.runner import Runner
-    from holdfast.ports import Store
+    from holdfast.ports import ControlStore, Store
     from holdfast.types import Handover, SessionId, TurnId
 
 __all__ = ["Handed", "Handing", "hand_over"]
+
+#: Within this somebody has what was put back: a home that does not start it has 2 s.
+TAKEN_S: Final = 3.0
 
 _log = logging.getLogger("holdfast")
 
@@ -41,6 +48,7 @@ class Handed:
     turn_id: TurnId | None  #: Whose lease it was; None: nobody had any.
     answer: str | None  #: `let_go`, `busy`; None: nobody answered.
     detail: str
+    again: bool = False  #: Who let go has it again: nobody else could take it.
 
 
 class Handing:
@@ -64,6 +72,10 @@ class Handing:
                     self.own[turn_id].see_abort(reason)
         for asked in await self._store.control.handovers(me):
             await self._answer(asked)
+
+    def runs_now(self) -> list[OwnRun]:
+        """Any thread."""
+        return [own.judged for own in list(self.own.values()) if own.judged is not None]
 
     async def stop(self) -> None:
         """Until nothing is being let go any more."""
@@ -141,4 +153,20 @@ async def hand_over(
         pass
     if answered.answer is None and control.newest_token(session_id) != stood:
         return Handed(session_id, asked.turn_id, LET_GO, "its turn has ended meanwhile")
-    return Handed(session_id, asked.turn_id, answered.answer, answered.detail or "")
+    again = answered.answer == LET_GO and await _has_again(control, asked, change)
+    return Handed(session_id, asked.turn_id, answered.answer, answered.detail or "", again)
+
+
+async def _has_again(
+    control: ControlStore, asked: Handover, change: Callable[[], Awaitable[None]]
+) -> bool:
+    """Until somebody has what was put back: whether it is who let go of it."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(TAKEN_S):
+            while (
+                control.newest_token(asked.session_id) is None
+                and (await control.turn(asked.turn_id)).state == State.ACCEPTED.value
+            ):
+                await change()
+    newest = control.newest_token(asked.session_id)
+    return newest is not None and newest[1] == asked.owner_id

@@ -2,8 +2,9 @@
 Judging this process's own runs by their progress, and doing what the table permits.
 
     warn    one line in the log and an event, ever more seldom
-    abort   the run is asked to end, on its own loop; if it has not let go of its lease within
-            the settle bound it is fenced, and recovery closes it.  The process lives on.
+    abort   the run is asked to end, on its own loop, an own turn by an abort row; if it has
+            not let go of its lease within the settle bound it is fenced, and recovery closes
+            it.  The process lives on.
 
 Facts and effects only; `_core.recovery` decides.
 """
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
 
     from holdfast._core.recovery import Facts, Verdict
     from holdfast._core.settings import Settings
+    from holdfast._runtime.progress import Judged
     from holdfast._runtime.pulse import Pulse
     from holdfast._runtime.reaping import Reaper
-    from holdfast._runtime.run import Run
     from holdfast.ports import Store
     from holdfast.types import TurnId
 
@@ -57,7 +58,7 @@ class Judge:
         pulse: Pulse,
         reaper: Reaper,
         *,
-        running: Callable[[], Sequence[Run]],
+        running: Callable[[], Sequence[Judged]],
         abort: Callable[[TurnId, str], None],
     ) -> None:
         self._store, self._loop, self._pulse, self._reaper = store, loop, pulse, reaper
@@ -70,8 +71,8 @@ class Judge:
             max_s=settings.max_ms / 1000,
         )
         #: Run → what was told of it, and at which age it is told again.
-        self._told: dict[Run, tuple[str, float]] = {}
-        self._asked: dict[Run, tuple[float, str]] = {}  #: To end: since when, and why.
+        self._told: dict[Judged, tuple[str, float]] = {}
+        self._asked: dict[Judged, tuple[float, str]] = {}  #: To end: since when, and why.
 
     async def look(self) -> None:
         """Once over all runs; costs microseconds each unless there is something to tell."""
@@ -87,13 +88,13 @@ class Judge:
                 facts = self._facts(run, await self._queue_depth(run))
                 await self._act(run, facts, recovery.judge(facts, self._bounds))
 
-    def _facts(self, run: Run, queue_depth: int) -> Facts:
+    def _facts(self, run: Judged, queue_depth: int) -> Facts:
         pulse = self._pulse
         return run.progress.facts(
             queue_depth=queue_depth, late_at_s=pulse.late_at_s, loop_late=pulse.late
         )
 
-    async def _act(self, run: Run, facts: Facts, verdict: Verdict) -> None:
+    async def _act(self, run: Judged, facts: Facts, verdict: Verdict) -> None:
         told, again_s = self._told.get(run, ("", 0.0))
         if told != verdict.reason or facts.age_s >= again_s or verdict.abort is not None:
             next_s = recovery.next_age_s(facts.age_s, self._bounds.warn_s)
@@ -103,7 +104,7 @@ class Judge:
             self._asked[run] = (time.monotonic(), verdict.abort)
             self._loop.call_soon_threadsafe(self._abort, run.turn.turn_id, verdict.abort)
 
-    async def _tell(self, run: Run, facts: Facts, verdict: Verdict) -> None:
+    async def _tell(self, run: Judged, facts: Facts, verdict: Verdict) -> None:
         level = logging.INFO if verdict.remedy is Remedy.NONE else logging.WARNING
         _log.log(level, "%s", _in_words(run, facts, verdict))
         if verdict.remedy is Remedy.NONE:
@@ -121,7 +122,7 @@ class Judge:
         except HoldfastError as error:
             _log.info("not noted: %s", error)
 
-    def _fence_if_deaf(self, run: Run) -> None:
+    def _fence_if_deaf(self, run: Judged) -> None:
         since_s, reason = self._asked[run]
         turn, settled_s = run.turn, self._settle_s + GRACE_S
         if self._pulse.late or time.monotonic() - since_s < settled_s:
@@ -135,7 +136,7 @@ class Judge:
         lease = Standing(turn.session_id, turn.turn_id, token, me, recovering=False)
         self._reaper.end(lease, reason)
 
-    async def _queue_depth(self, run: Run) -> int:
+    async def _queue_depth(self, run: Judged) -> int:
         try:
             facts = await self._store.control.session_facts(run.turn.session_id)
             return int(facts["waiting"])
@@ -143,7 +144,7 @@ class Judge:
             return 0
 
 
-def _in_words(run: Run, facts: Facts, verdict: Verdict) -> str:
+def _in_words(run: Judged, facts: Facts, verdict: Verdict) -> str:
     """The founding system's line."""
     turn, progress = run.turn, run.progress
     words = [

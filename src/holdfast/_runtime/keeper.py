@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from holdfast._core.settings import Settings
-    from holdfast._runtime.run import Run
+    from holdfast._runtime.progress import Judged
     from holdfast.ports import Store
     from holdfast.types import Turn, TurnId
 
@@ -55,7 +55,7 @@ class Keeper:
         overdue: called, from the keeper's thread, with the turns that may be adopted.
         runs: which turns this process runs, asked from the keeper's thread.
         ended: called, from the keeper's thread, with each turn that it gave an outcome.
-        running: the runs that are judged by their progress; asked from the keeper's thread.
+        running: what is judged by its progress; asked from the keeper's thread.
         abort: called on *loop* with a turn of `running` that is to end, and why.
         worth: whether the runtime has something to look for, though nothing told it; asked
             from the keeper's thread, after each of its own looks.
@@ -72,7 +72,7 @@ class Keeper:
         overdue: Callable[[frozenset[TurnId]], None],
         runs: Callable[[TurnId], bool],
         ended: Callable[[Turn], None],
-        running: Callable[[], Sequence[Run]],
+        running: Callable[[], Sequence[Judged]],
         abort: Callable[[TurnId, str], None],
         worth: Callable[[], Awaitable[bool]],
         wake: Callable[[], None],

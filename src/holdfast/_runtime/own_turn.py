@@ -12,12 +12,14 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from holdfast._core.handover import Facts
+from holdfast._core import turns
 from holdfast._core.tree import text_of
 from holdfast._runtime import steering
+from holdfast._runtime.asking import Outer
 from holdfast._runtime.attempt import LOCK_AGAIN_MS, Attempt, Begun
 from holdfast._runtime.conversation import Ended, Said
 from holdfast._runtime.current import CURRENT, Current
+from holdfast._runtime.progress import OwnRun
 from holdfast._runtime.using import Use
 from holdfast.errors import (
     BadRequestError,
@@ -28,9 +30,11 @@ from holdfast.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
+    from contextlib import AbstractContextManager
     from contextvars import Token
     from types import TracebackType
 
+    from holdfast._core.handover import Facts
     from holdfast._core.settings import Settings
     from holdfast._runtime.handing import Handing
     from holdfast.ports import Store
@@ -59,15 +63,24 @@ class OwnTurn:
     ``async with hf.turn(key, text) as turn: await turn.reply(…)``.
 
     Leaving without a reply ends the turn ``silent``; leaving by an exception ends it
-    ``failed`` (or ``cancelled``), and the exception goes on.
+    ``failed`` (or ``cancelled``), and the exception goes on.  If somebody had asked for its
+    end before, it ends by that: ``cancelled``, reason ``interrupted``, for one.
 
     Somebody may ask this process to let go of the session (``holdfast turns handover``).  A
     block that has used its turn within the last 2 seconds keeps it; otherwise the turn ends
     ``cancelled``, reason ``handed_over``, and whatever is asked of it afterwards raises
     LeaseLostError.
+
+    Nobody sees what a block does but by what it asks of its turn; reading `abort_requested`
+    will do.  One that asks nothing for `turn.progress_timeout_ms`, or lasts longer than
+    `turn.max_ms`, is asked to end, and fenced after `abort.settle_ms`: the turn ends
+    ``failed``, reason ``no_progress`` or ``max_time``.  While it waits in ``hf.ask`` the
+    child's progress counts.
     """
 
-    def __init__(self, door: _Door, admit: Callable[[], Awaitable[Admitted]]) -> None:
+    def __init__(
+        self, door: _Door, admit: Callable[[TurnId | None], Awaitable[Admitted]]
+    ) -> None:
         self._door, self._admit = door, admit
         self._attempt: Attempt | None = None
         self._begun: Begun | None = None
@@ -78,6 +91,7 @@ class OwnTurn:
         self._use = Use()
         self._leaving = False
         self._handed = asyncio.Event()  #: It was handed over, and is nobody's here any more.
+        self.judged: OwnRun | None = None  #: For the keeper's thread, once it runs.
 
     @property
     def text(self) -> str:
@@ -178,10 +192,12 @@ class OwnTurn:
         self._unsettled = False
 
     async def __aenter__(self) -> Self:
+        self._outer = Outer(self._door)
         admitted = await self._admitted()
         turn_id = admitted.turn.turn_id
         self._door.took(turn_id)
         try:
+            await self._outer.waits_for(turn_id)
             while True:
                 leased = await self._lease(turn_id)
                 self._attempt = Attempt(self._door.store, self._door.settings, leased)
@@ -193,14 +209,17 @@ class OwnTurn:
                 if isinstance(begun, Begun):
                     self._begun = begun
                     me = self._door.store.owner.owner_id
-                    self._current = CURRENT.set(Current(turn_id, leased.token, me))
+                    mine = Current(turn_id, leased.token, me, asyncio.current_task())
+                    self._current = CURRENT.set(mine)
                     self._use.begin()
+                    self.judged = OwnRun(leased.turn, leased.token, self._use.progress)
                     self._door.handing.own[turn_id] = self
                     return self
                 self._door.gave_back(begun, turn_id)
                 raise LeaseLostError(turn_id=turn_id, token=leased.token)
         except BaseException:
             await self._abandon(turn_id)
+            await self._outer.goes_on()
             raise
 
     async def __aexit__(
@@ -209,6 +228,12 @@ class OwnTurn:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        try:
+            await self._leave(error)
+        finally:
+            await self._outer.goes_on()
+
+    async def _leave(self, error: BaseException | None) -> None:
         attempt = self._running
         if self._current is not None:
             with suppress(ValueError):  # Left in another task than it was entered in.
@@ -223,7 +248,8 @@ class OwnTurn:
             if self._failure is not None:
                 self._ended = await attempt.failed(self._failure)
             elif self._ended is None:
-                self._ended = await attempt.finish(_ending(error))
+                now = self._door.store.control.turn_now(attempt.turn.turn_id)
+                self._ended = await attempt.finish(_ending(error, now.abort_reason))
         except HoldfastError as echo:
             self._ended = await attempt.failed(echo)
             if error is None:
@@ -237,16 +263,15 @@ class OwnTurn:
         self._door.handing.own.pop(attempt.turn.turn_id, None)
         self._door.gave_back(self._ended, attempt.turn.turn_id)
 
+    def waiting(self) -> AbstractContextManager[None]:
+        """For `asking`: a child of this turn is waited for."""
+        return self._use.waiting()
+
     # ------------------------------------------------------------------ for `handing` only
 
     def facts(self) -> Facts:
         """What `_core.handover` decides by."""
-        return Facts(
-            own=True,
-            finishing=self._use.is_inside or self._is_answered or self._leaving,
-            still_ms=self._use.still_ms,
-            run_ms=self._use.run_ms,
-        )
+        return self._use.facts(finishing=self._is_answered or self._leaving)
 
     def see_abort(self, reason: str) -> None:
         self._use.see_abort(reason)
@@ -279,7 +304,7 @@ class OwnTurn:
 
     async def _admitted(self) -> Admitted:
         """Cancelled on the way, the message may have landed: then it is taken out again."""
-        admitting = asyncio.ensure_future(self._admit())
+        admitting = asyncio.ensure_future(self._admit(self._outer.turn_id))
         try:
             return await asyncio.shield(admitting)
         except asyncio.CancelledError:
@@ -310,7 +335,10 @@ class OwnTurn:
             self._door.gave_back(turn if turn and turn.ended else None, turn_id)
 
 
-def _ending(error: BaseException | None) -> Ended:
+def _ending(error: BaseException | None, asked: str | None) -> Ended:
+    """*asked*: why somebody wanted its end before the block was left: that came first."""
+    if asked is not None:
+        return Ended(turns.ABORTS[asked] or "failed", asked, turns.HINTS.get(asked))
     if error is None:
         return Ended("silent", "no_reply", None)
     if isinstance(error, asyncio.CancelledError):

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from holdfast._core.recovery import Facts, State, Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Progress", "RunningTool"]
+    from holdfast.types import FencingToken, Turn
+
+__all__ = ["Judged", "OwnRun", "Progress", "RunningTool"]
 
 FINISHED: Final = "run:completed"
 
@@ -35,18 +37,21 @@ class Progress:
         now_s: a monotonic clock.
     """
 
-    __slots__ = ("_asking", "_now_s", "_tools", "at_s", "since_s", "what")
+    __slots__ = ("_asking", "_children", "_now_s", "_own", "_tools", "at_s", "since_s", "what")
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         self._now_s = now_s
-        self._asking = False
+        self._asking = self._own = False
+        self._children = 0
         self._tools: dict[str, RunningTool] = {}
         self.since_s = self.at_s = now_s()
         self.what = "run:started"  #: The last movement, in words.
 
     @property
     def kind(self) -> str:
-        """``model``, ``tool`` or ``idle``."""
+        """``model``, ``tool``, ``program`` (`hf.turn`: its caller answers it) or ``idle``."""
+        if self._own:
+            return "program"
         return "tool" if self._tools else "model" if self._asking else "idle"
 
     def asked(self) -> None:
@@ -78,6 +83,16 @@ class Progress:
         self._tools = {n: t for n, t in self._tools.items() if n != call_id}
         self._moved(f"tool:{name}:ended")
 
+    def used(self) -> None:
+        """The program of an own turn did something with it: nothing else is told of one."""
+        self._own = True
+        self._moved("program:used")
+
+    def waits_for_child(self, change: int) -> None:
+        """An own turn has asked for another one, and waits: that one is judged, not this."""
+        self._children += change
+        self.used()
+
     def _moved(self, what: str) -> None:
         self.at_s, self.what = self._now_s(), what
 
@@ -97,7 +112,7 @@ class Progress:
         work = Work.TOOL if tool else Work.MODEL if self._asking else Work.RUN
         return Facts(
             State.PROCESSING, queue_depth, work, now_s - self.since_s,
-            now_s - max(self.at_s, late_at_s),
+            0.0 if self._children else now_s - max(self.at_s, late_at_s),
             now_s - max(tool.since_s, late_at_s - tool.timeout_s) if tool else None,
             tool.timeout_s if tool else None,
             terminal=self.what == FINISHED,
@@ -117,3 +132,23 @@ class Progress:
             told["tool_ms"] = round((now_s - tool.since_s) * 1000)
             told["tool_timeout_ms"] = round(tool.timeout_s * 1000)
         return told
+
+
+class Judged(Protocol):
+    """What is judged by its progress: an agent's `Run`, or an `OwnRun`."""
+
+    @property
+    def turn(self) -> Turn: ...
+    @property
+    def token(self) -> FencingToken: ...
+    @property
+    def progress(self) -> Progress: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OwnRun:
+    """An own turn's block."""
+
+    turn: Turn
+    token: FencingToken
+    progress: Progress

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from holdfast._core import salvage
 from holdfast._core.stamped import stamp_of
-from holdfast._runtime import entries
+from holdfast._runtime import entries, mending
 from holdfast.errors import BadRequestError
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ async def promote(store: Store, settings: Settings, turn_id: TurnId) -> Promoted
     turn = await store.control.turn(turn_id)
     kept = _latest(turn)
     reply = kept.entries[-1]
-    held = await store.transcripts.acquire(
+    held = await mending.acquire(
+        store,
         await store.control.session(turn.session_id),
         timeout_s=settings.write_lock_acquire_timeout_ms / 1000,
         token=None,

@@ -36,7 +36,9 @@ class Pump:
         self._look, self._waits = look, waits
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
+        self._due = False  #: It was woken to look, not only to ask anew who waits.
         self._changed = asyncio.Event()  #: Set, and made anew, at each look.
+        self.awaited = 0  #: Who waits in `change`.
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -50,14 +52,23 @@ class Pump:
 
     def wake(self) -> None:
         """Look now."""
+        self._due = True
+        self._wake.set()
+
+    def attend(self) -> None:
+        """Somebody waits from now on, and has looked: poll."""
         self._wake.set()
 
     def wake_from_thread(self) -> None:
-        self._loop.call_soon_threadsafe(self._wake.set)
+        self._loop.call_soon_threadsafe(self.wake)
 
     async def change(self) -> None:
         """Until the next look."""
-        await self._changed.wait()
+        self.awaited += 1
+        try:
+            await self._changed.wait()
+        finally:
+            self.awaited -= 1
 
     async def _pump(self) -> None:
         while True:
@@ -65,8 +76,11 @@ class Pump:
                 async with asyncio.timeout(POLL_WAITING_S if self._waits() else None):
                     await self._wake.wait()
             except TimeoutError:
-                pass
+                self._due = True
             self._wake.clear()
+            if not self._due:
+                continue
+            self._due = False
             changed, self._changed = self._changed, asyncio.Event()
             changed.set()
             try:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from holdfast._core.settings import Settings
     from holdfast._core.tree import Tree
+    from holdfast._runtime.delivering import Deliverer
     from holdfast.ports import Store
     from holdfast.types import EntriesPage, Session, SessionEvent, Turn, TurnEvent
 
@@ -29,6 +30,8 @@ __all__ = ["Reading"]
 
 class Reading:
     """The reading half of `Holdfast`."""
+
+    _deliverer: Deliverer
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self.store, self.settings = store, settings
@@ -86,9 +89,10 @@ class Reading:
         """
         session = await self.session(key)
         why = await self.store.control.why(session.session_id, self.settings.lanes)
+        channels = self._deliverer.channels
         loop = asyncio.get_running_loop()
         around = await loop.run_in_executor(None, self.store.around, session, why.owners)
-        return Explained(keys.canonical(key), why, around, self.settings, age_ms)
+        return Explained(keys.canonical(key), why, around, self.settings, age_ms, channels)
 
     async def follow(
         self, turn_id: str, *, after: str | None = None

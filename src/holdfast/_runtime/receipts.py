@@ -95,12 +95,12 @@ class Receipts:
     """
     Everybody in this process who waits for a turn's outcome.  Loop-bound.
 
-    *somebody_waits*: told of who waits from now on, so that somebody looks.
+    *somebody_waits*: told of who waits from now on, and has looked, so that somebody polls.
     """
 
     def __init__(self, control: ControlStore, somebody_waits: Callable[[], None]) -> None:
         self.control, self._somebody_waits = control, somebody_waits
-        self._waiting: dict[TurnId, asyncio.Future[Turn]] = {}
+        self._waiting: dict[TurnId, list[asyncio.Future[Turn]]] = {}
         self._home = Home("this receipt")
 
     def __len__(self) -> int:
@@ -118,19 +118,27 @@ class Receipts:
     async def outcome(self, turn_id: TurnId) -> Turn:
         """Wait for the turn's outcome.  Cancellation: safe; the turn goes on."""
         self._home.check()
-        known = self._waiting.get(turn_id)
-        if known is None:
-            known = self._waiting[turn_id] = asyncio.get_running_loop().create_future()
-            self._somebody_waits()
-            # Asked after we are listed: an outcome that came before cannot be missed.
-            for turn in await self.control.ended([turn_id]):
-                self.resolve(turn)
-        return await asyncio.shield(known)
+        told: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting.setdefault(turn_id, [])
+        waiting.append(told)
+        try:
+            if len(waiting) == 1:
+                self._somebody_waits()
+                # Asked after we are listed: an outcome that came before cannot be missed.
+                for turn in await self.control.ended([turn_id]):
+                    self.resolve(turn)
+            return await told
+        finally:
+            waiting.remove(told)
+            if not waiting and self._waiting.get(turn_id) is waiting:
+                del self._waiting[turn_id]
 
     def resolve(self, turn: Turn) -> None:
         """Tell who waits for *turn*, if it has its outcome."""
-        if turn.ended and (waiting := self._waiting.pop(turn.turn_id, None)) is not None:
-            waiting.set_result(turn)
+        if turn.ended:
+            for told in self._waiting.pop(turn.turn_id, ()):
+                if not told.done():  # Who waited may have been cancelled just now.
+                    told.set_result(turn)
 
     async def look(self) -> None:
         """Another process may have ended what is waited for here."""
@@ -140,8 +148,10 @@ class Receipts:
 
     def close(self, error: BaseException) -> None:
         for waiting in self._waiting.values():
-            waiting.set_exception(error)
-            waiting.exception()  # Seen: not everybody who waited still does.
+            for told in waiting:
+                if not told.done():
+                    told.set_exception(error)
+                    told.exception()  # Seen: who is to wait for it may fail before.
         self._waiting.clear()
 
 

@@ -7,8 +7,8 @@ Before the first message is accepted: do the rows and the transcripts agree?
     4. what was cut off is put back from the rows; all else is told, and left alone
 
 Two processes that start at once do this one after the other, by the write lock; the second
-finds nothing missing.  One that dies in the middle has appended some of the missing entries:
-the next one skips those.
+finds nothing missing.  What cannot be looked at now, and what is cut later, is seen by whoever
+takes the write lock next (`mending.py`).
 """
 
 from __future__ import annotations
@@ -19,32 +19,21 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from holdfast import _points
-from holdfast._core import restoring
 from holdfast._core.beats import Watch
+from holdfast._runtime import mending
+from holdfast._runtime.mending import Disagreement
 from holdfast._runtime.reaping import Reaper
 from holdfast.errors import HoldfastError
-from holdfast.types import SessionId, TurnId
+from holdfast.types import SessionId
 
 if TYPE_CHECKING:
     from holdfast._core.settings import Settings
     from holdfast._runtime.recovery import Recovery
-    from holdfast.ports import HeldTranscript, Store
-    from holdfast.types import Session
+    from holdfast.ports import Store
 
-__all__ = ["Disagreement", "Reconciled", "is_due", "reconcile"]
+__all__ = ["Reconciled", "is_due", "reconcile"]
 
 _log = logging.getLogger("holdfast.recovery")
-
-
-@dataclass(frozen=True, slots=True)
-class Disagreement:
-    """One session that did not agree, and what was found."""
-
-    session_id: SessionId
-    path: str
-    detail: str
-    entries: int = 0  #: That were put back.
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,60 +146,9 @@ async def _mend(
             run_id="reconcile", lane=None,
         )  # fmt: skip
         try:
-            put_back = await _put_back(store, held, session_id)
+            return await mending.mend(store, held, session_id)
         finally:
             held.release()
-        return await _book(store, held.path, session_id, put_back)
     except HoldfastError as error:
         _log.warning("session %s: left alone: %s", session_id, error)
         return "unsure", Disagreement(session_id, path, str(error))
-
-
-@dataclass(frozen=True, slots=True)
-class _PutBack:
-    plan: restoring.Plan
-    was: int  #: How far a commit had vouched.
-    size: int
-    moved: dict[TurnId, int]  #: Final entries that end elsewhere now.
-
-
-async def _put_back(store: Store, held: HeldTranscript, session_id: SessionId) -> _PutBack:
-    """Under the write lock: nobody can commit meanwhile."""
-    session: Session = await store.control.session(session_id)
-    commits = await store.control.commits(session_id)
-    lines = await asyncio.to_thread(held.ends)
-    plan = restoring.plan(lines, held.size(), session.end_offset, commits)
-    if plan.what != "cut":
-        return _PutBack(plan, session.end_offset, held.size(), {})
-    if plan.missing:
-        held.append(plan.missing, final=True)
-    _points.reach("restore.appended")
-    ends = {line.entry_id: line.end for line in await asyncio.to_thread(held.ends)}
-    moved = {
-        TurnId(each.turn_id): ends[each.final_entry]
-        for each in commits
-        if each.final_entry in ends and (each.end_offset or 0) > plan.size
-    }
-    return _PutBack(plan, session.end_offset, held.size(), moved)
-
-
-async def _book(
-    store: Store, path: str, session_id: SessionId, done: _PutBack
-) -> tuple[str, Disagreement | None]:
-    control, plan = store.control, done.plan
-    if plan.what == "whole":
-        return "restored", None
-    if plan.what == "rewritten":
-        _log.warning("session %s: %s is %s: left alone", session_id, path, plan.detail)
-        await control.note(
-            "rewritten", store.owner.owner_id, session_id=session_id,
-            data={"detail": plan.detail},
-        )  # fmt: skip
-        return "rewritten", Disagreement(session_id, path, plan.detail)
-    count = len(plan.missing)
-    told = {"entries": count, "turns": list(plan.turns), "detail": plan.detail}
-    await control.restored(session_id, done.was, done.size, done.moved, told)
-    _log.warning(
-        "session %s: %s was %s: %d entries were put back", session_id, path, plan.detail, count
-    )
-    return "restored", Disagreement(session_id, path, plan.detail, count)

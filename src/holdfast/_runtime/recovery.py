@@ -17,7 +17,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from holdfast._core import turns
-from holdfast._runtime import booking, entries, merging
+from holdfast._runtime import booking, entries, mending, merging
 from holdfast.errors import (
     BadTranscriptError,
     CoordinationError,
@@ -84,7 +84,8 @@ class Recovery:
             abort=(turn.abort_reason or "cancelled") if turn.abort_requested else None,
         )
         try:
-            held = await self._store.transcripts.acquire(
+            held = await mending.acquire(
+                self._store,
                 session,
                 timeout_s=self._settings.settle_ms / 1000,
                 token=token,
@@ -125,7 +126,7 @@ class Recovery:
         elif turn.finished is not None:
             leaf, hosted = held.leaf(), control.hosted(turn.turn_id)
             asked = left.questions.get(turn.turn_id)
-            kept = booking.finished(held, turn, turn.finished, asked)
+            kept = booking.finished(held, turn, token, turn.finished, asked)
             batch = entries.reparented(kept, leaf)
             merged = merging.answered(held, hosted, leaf, turn.turn_id)
             appended = booking.append_checked(control, held, session, token, batch)
@@ -181,7 +182,8 @@ class Recovery:
     async def _mark_ended(self, turn: Turn, outcome: str, reason: str) -> bool:
         """False: an entry ends it already, and says something else; or it waits no more."""
         session = await self._store.control.session(turn.session_id)
-        held = await self._store.transcripts.acquire(
+        held = await mending.acquire(
+            self._store,
             session,
             timeout_s=self._settings.settle_ms / 1000,
             token=None,

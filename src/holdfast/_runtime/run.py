@@ -17,7 +17,7 @@ from holdfast._core import turns
 from holdfast._runtime import beginning, steering
 from holdfast._runtime.attempt import Attempt, Begun
 from holdfast._runtime.conversation import Conversation, Ended
-from holdfast._runtime.current import CURRENT, Current
+from holdfast._runtime.current import CURRENT, Current, at_work
 from holdfast._runtime.live import Live
 from holdfast._runtime.progress import Progress
 from holdfast._runtime.tools import Tools
@@ -117,6 +117,7 @@ class Run:
         tools = Tools(
             self._store.control, turn.turn_id, attempt.token, attempt.check, live,
             made=begun.made, steered=partial(self._steered, live),
+            result_bytes_max=self._settings.tool_result_bytes_max,
         )  # fmt: skip
         self._made = tools.made
         tools.progress = self.progress
@@ -124,7 +125,7 @@ class Run:
         if self._aborted is None:
             me = self._store.owner.owner_id
             CURRENT.set(Current(turn.turn_id, attempt.token, me))
-            self._asking = asyncio.create_task(conversation.answer(_prompt(turn, begun)))
+            self._asking = asyncio.create_task(_work(conversation, _prompt(turn, begun)))
             await self._answered_or_aborted(self._asking)
             if self._asking.done() and not self._asking.cancelled():
                 said = self._asking.result()
@@ -154,6 +155,11 @@ class Run:
         if not asking.done():  # A model that ignores its end costs its own turn only.
             await asyncio.wait({asking}, timeout=self._settings.settle_ms / 1000)
             asking.add_done_callback(_heard)
+
+
+async def _work(conversation: Conversation, prompt: Prompt) -> Said | Ended:
+    with at_work():
+        return await conversation.answer(prompt)
 
 
 def _prompt(turn: Turn, begun: Begun) -> Prompt:

@@ -7,6 +7,7 @@ It decides nothing about order or right: the store's pick does, in one transacti
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from holdfast._core.settings import Settings
     from holdfast.ports import Agent, Store
-    from holdfast.types import Leased, SessionId, Turn, TurnId
+    from holdfast.types import Admission, Leased, SessionId, Turn, TurnId
 
 __all__ = ["Runner"]
 
@@ -35,6 +36,8 @@ class Runner:
         self._store, self._settings, self.agents = store, settings, dict(agents)
         self._ended, self._woken = ended, woken
         self._running: dict[TurnId, tuple[Run, asyncio.Task[None]]] = {}
+        self._picking: set[asyncio.Task[None]] = set()
+        self._context = contextvars.copy_context()
         self.session_id: SessionId | None = None  #: An embedded runner's only session.
         #: Turns whose home was seen not starting them; written by the keeper's thread.
         self.overdue: frozenset[TurnId] = frozenset()
@@ -63,19 +66,63 @@ class Runner:
             asked = await self._store.control.aborts(self._store.owner.owner_id)
             for turn_id, reason in asked.items():
                 self.abort(turn_id, reason)
+        me = self._store.owner.owner_id
         while self.agents and not self.stopping:
-            if not await self._store.control.has_heads(self.agents, session_id=self.session_id):
+            if not await self._store.control.has_heads(
+                self.agents, session_id=self.session_id, owner_id=None if self.overdue else me
+            ):
                 return
-            leased = await self._store.control.pick(
-                self._store.owner.owner_id,
-                self.agents.keys(),
-                self._settings.lanes,
-                overdue=self.overdue,
-                session_id=self.session_id,
-            )
-            if leased is None:
+            if await self._pick() is None:
                 return
-            self._start(leased)
+
+    def pick_along(self, asked: Admission) -> bool:
+        """
+        Pick in the very transaction that takes *asked* in, if that may start it at once.
+
+        To be called when the admission is a task that has not run yet: both are queued in one
+        breath of the loop, and the store commits together what is queued.  Where it does not,
+        or the pick finds something else, a look follows as ever.
+
+        Returns:
+            False: nothing of the kind; look.
+        """
+        runs = self._running.values()
+        if (
+            asked.bound
+            or asked.agent_id not in self.agents
+            or self.stopping
+            or len(runs) >= self._settings.lane(asked.lane).concurrency
+            or any(run.turn.session_key == asked.session_key for run, _ in runs)
+        ):
+            return False
+        task = asyncio.create_task(  # Its run is nothing of its sender's.
+            self._pick_or_look(asked.turn_id), name="pick", context=self._context.copy()
+        )
+        self._picking.add(task)
+        task.add_done_callback(self._picking.discard)
+        return True
+
+    async def _pick_or_look(self, turn_id: TurnId) -> None:
+        try:
+            if await self._pick() == turn_id:
+                return
+        except HoldfastError as error:
+            _log.info("not picked: %s", error)  # The look says more.
+        self._woken()
+
+    async def _pick(self) -> TurnId | None:
+        """Start the best turn that may be started now, and say which; None: there is none."""
+        leased = await self._store.control.pick(
+            self._store.owner.owner_id,
+            self.agents.keys(),
+            self._settings.lanes,
+            overdue=self.overdue,
+            session_id=self.session_id,
+        )
+        if leased is None:
+            return None
+        self._start(leased)
+        return leased.turn.turn_id
 
     def abort(self, turn_id: TurnId, reason: str) -> None:
         if turn_id in self._running:
@@ -95,6 +142,8 @@ class Runner:
             How many turns have ended meanwhile, and how many did not.
         """
         self.stopping = True
+        if self._picking:
+            await asyncio.wait(self._picking, timeout=finish_s)
         tasks = {task for _, task in self._running.values()}
         before = self._ended_here
         if tasks:

@@ -25,7 +25,7 @@ from holdfast._runtime.recovery import Recovery
 from holdfast._runtime.runner import Runner
 from holdfast._runtime.sending import Sending
 from holdfast._runtime.warning import Warnings
-from holdfast.errors import DrainingError, StoreError
+from holdfast.errors import DrainingError, HoldfastError, StoreError
 from holdfast.types import Drained
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Holdfast(Sending, Moving, Reading):
         self.meter = Meter()
         self._agents = dict(agents)
         self._pump = Pump(self._look, self._somebody_waits)
-        self._receipts = Receipts(store.control, self._pump.wake)
+        self._receipts = Receipts(store.control, self._pump.attend)
         self._warnings = Warnings(store, settings, self._watchers.remind)
         self._own: set[TurnId] = set()
         self._runner = Runner(store, settings, {}, self._ended, self._pump.wake)
@@ -78,8 +78,8 @@ class Holdfast(Sending, Moving, Reading):
             overdue=self._overdue,
             runs=lambda turn_id: turn_id in self._own or self._runner.runs(turn_id),
             ended=self.meter.ended,
-            running=self._runner.runs_now,
-            abort=self._runner.abort,
+            running=lambda: [*self._runner.runs_now(), *self.handing.runs_now()],
+            abort=self._abort,
             worth=self._worth_a_look,
             wake=self._pump.wake_from_thread,
         )
@@ -189,11 +189,21 @@ class Holdfast(Sending, Moving, Reading):
         self._runner.agents.update(agents)
         self._pump.wake()
 
-    def _told(self) -> None:
-        """The store was changed, by us or by others."""
+    def _told(self) -> bool:
+        """The store was changed, by us or by others.  Whether that may matter to anybody."""
+        if not (
+            self._runner.agents
+            or self._deliverer.channels
+            or self._pump.awaited
+            or self._somebody_waits()
+            or self._watchers.turns
+            or self._watchers.sessions
+        ):
+            return False
         self._pump.wake()
         self._watchers.wake()
         self._deliverer.wake()
+        return True
 
     async def _look(self) -> None:
         self._see_outgrown()
@@ -243,6 +253,22 @@ class Holdfast(Sending, Moving, Reading):
         await self.store.control.register(self.store.owner)
         if self._runner.agents:
             await self._become_runner(self._runner.agents, permanent=self._permanent)
+
+    def _abort(self, turn_id: TurnId, reason: str) -> None:
+        """On our loop: one of our runs is to end.  A block is asked by its turn's row."""
+        if turn_id not in self.handing.own:
+            self._runner.abort(turn_id, reason)
+            return
+        task = asyncio.get_running_loop().create_task(self._ask_to_end(turn_id, reason))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _ask_to_end(self, turn_id: TurnId, reason: str) -> None:
+        try:
+            await self.store.control.cancel(turn_id, reason=reason)
+        except HoldfastError as echo:  # The keeper fences it all the same.
+            _log.warning("turn %s: not asked to end: %s", turn_id, echo)
+        self._pump.wake()
 
     def _overdue(self, turns: frozenset[TurnId]) -> None:
         if turns != self._runner.overdue:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from holdfast._core import keys
@@ -103,7 +104,6 @@ class Sending:
             idempotency_key=idempotency_key, model=model, bound=False,
             instructions=instructions, seed=seed, sender=sender, target=target, parent=parent,
         )  # fmt: skip
-        self._pump.wake()
         return await self._receipts.receipt(
             admitted.turn, self.settings.lanes, fresh=admitted.fresh
         )
@@ -144,12 +144,16 @@ class Sending:
         Queues like any message, then leases the session and hands out the history;
         ``turn.reply(text)`` commits.  Bound to this process: if it dies, the turn ends
         ``failed``, reason ``owner_died``.
+
+        In the task of another turn's block, or of its tool, that turn is the parent and waits
+        for this one, as in `ask`; DeadlockError if that could never end.
         """
 
-        async def admit() -> Admitted:
+        async def admit(parent: TurnId | None) -> Admitted:
             return await self._admit(
                 key, text, lane=lane, source=source, policy=policy,
                 idempotency_key=None, model=None, bound=True,
+                parent=parent, awaited=parent is not None,
             )  # fmt: skip
 
         return OwnTurn(self, admit)
@@ -166,7 +170,6 @@ class Sending:
         admitted = await self._admit(
             key, text, bound=False, parent=parent, awaited=True, **given
         )
-        self._pump.wake()
         return admitted.turn.turn_id
 
     async def outcome_of(self, turn_id: TurnId) -> Turn:
@@ -186,7 +189,11 @@ class Sending:
             home=lambda agent_id: me if bound or agent_id in self._runner.agents else None,
             **more,
         )
-        admitted = await self.store.control.admit(asked, self.settings.agents)
+        admitting = asyncio.create_task(self.store.control.admit(asked, self.settings.agents))
+        picking = self._runner.pick_along(asked)
+        admitted = await admitting
+        if not picking:
+            self._pump.wake()
         self.meter.admitted(admitted)
         self._warnings.waits(admitted.turn)
         return admitted
@@ -239,6 +246,8 @@ class Sending:
     def _ended(self, turn: Turn) -> None:
         """A turn that ran here has its outcome, or its place in the queue again."""
         self.meter.ended(turn)
+        if turn.ended:
+            self._warnings.over(turn.turn_id)
         self._warnings.waits(turn)
         self._receipts.resolve(turn)
 

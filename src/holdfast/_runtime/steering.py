@@ -15,7 +15,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from holdfast import _points
-from holdfast._runtime import booking, entries, merging
+from holdfast._runtime import booking, entries, mending, merging
 from holdfast.errors import LockWaitError
 from holdfast.types import MadeEntry, Steered
 
@@ -57,7 +57,8 @@ async def taken_in(
     if not waiting:
         return [], []
     try:
-        held = await attempt.store.transcripts.acquire(
+        held = await mending.acquire(
+            attempt.store,
             attempt.session,
             timeout_s=attempt.settings.settle_ms / 1000,
             token=attempt.token,

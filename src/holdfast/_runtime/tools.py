@@ -6,7 +6,8 @@ The one hook that every tool call of every agent goes through: a memo that outli
     found in the row              then
     nothing                       it runs
     done                          the recorded result is returned
-    failed                        `ToolError` is raised; for its bound, `TimeoutError`
+    failed                        `ToolError` is raised; for its time, `TimeoutError`, and
+                                  for its size `TooLargeError`
     started, replay `safe`        it runs again
     started, replay `never`       INTERRUPTED is returned: nobody knows what it did
 
@@ -14,6 +15,8 @@ While it runs, the model's idle timeout stands still and the tool's own bound co
 
 What is recorded is JSON: what a tool has returned, as `msgspec` writes it (dataclasses and the
 like become objects, times and ids text, bytes base64); what has no such form, as its `str`.
+A result that is too large has failed: rows are for what a model is told, and while a large one
+is written nobody else's row is.
 """
 
 from __future__ import annotations
@@ -26,10 +29,11 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from holdfast import _points
+from holdfast._runtime.current import at_work
 from holdfast._runtime.made import MadeSoFar
 from holdfast._runtime.progress import Progress
 from holdfast._stamps import uuid7
-from holdfast.errors import DrainingError, ToolError
+from holdfast.errors import DrainingError, TooLargeError, ToolError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -54,6 +58,9 @@ INTERRUPTED: Final = (
 )
 
 _OUTLASTED: Final = "outlasted"
+_TOO_LARGE: Final = "too_large"
+#: Of what a failed tool says of itself.
+_DETAIL_CHARS: Final = 10_000
 
 
 class Tools:
@@ -65,6 +72,7 @@ class Tools:
         made: what earlier runs of the turn have made.
         steered: takes in messages that were sent into the turn; it notes their entries in
             `Tools.made` itself.
+        result_bytes_max: how large a result may be, as JSON.
     """
 
     def __init__(
@@ -77,9 +85,11 @@ class Tools:
         *,
         made: Sequence[MadeEntry] = (),
         steered: Callable[[], Awaitable[Sequence[Steered]]] | None = None,
+        result_bytes_max: int = 4_194_304,
     ) -> None:
         self._store, self._turn_id, self._token = store, turn_id, token
         self._check, self._live, self._steered = check, live, steered
+        self._bytes_max = result_bytes_max
         self._told: Callable[[bool], None] | None = None
         self._torn = set[str]()  #: Calls that were cancelled in the middle, under our token.
         self.made = MadeSoFar(store, turn_id, token, made)
@@ -139,6 +149,8 @@ class Tools:
         kind, detail = record.result["error"], record.result["detail"]
         if kind == _OUTLASTED:
             raise TimeoutError(detail)
+        if kind == _TOO_LARGE:
+            raise self._too_large(call, int(detail))
         raise ToolError(tool=call.name, kind=kind, detail=detail)
 
     async def _run(self, call: ToolCall, key: str, run: Callable[[], Awaitable[Any]]) -> Any:
@@ -148,17 +160,23 @@ class Tools:
         try:
             try:
                 async with asyncio.timeout(call.timeout_s) as bound:
-                    result = await run()
+                    with at_work():
+                        result = await run()
             except DrainingError:
                 raise  # Not its failure: this process is closing, and the turn goes elsewhere.
             except Exception as error:
                 late = isinstance(error, TimeoutError) and bound.expired()
                 kind = _OUTLASTED if late else type(error).__name__
-                await self._end(key, "failed", {"error": kind, "detail": str(error)})
+                await self._fail(key, kind, str(error)[:_DETAIL_CHARS])
                 state = "failed"
                 raise
             _points.reach("tool.ran")
-            await self._end(key, "done", result)
+            told = recorded(result)
+            if len(told) > self._bytes_max:
+                await self._fail(key, _TOO_LARGE, str(len(told)))
+                state = "failed"
+                raise self._too_large(call, len(told))
+            await self._end(key, "done", told)
             state = "done"
             return result
         finally:
@@ -167,9 +185,17 @@ class Tools:
             self.progress.tool_ended(call.name, call.call_id)
             self._tell(call, state)
 
-    async def _end(self, key: str, state: str, result: Any) -> None:
-        await self._store.end_tool(self._turn_id, self._token, key, state, recorded(result))
+    async def _fail(self, key: str, kind: str, detail: str) -> None:
+        await self._end(key, "failed", recorded({"error": kind, "detail": detail}))
+
+    async def _end(self, key: str, state: str, result: bytes) -> None:
+        await self._store.end_tool(self._turn_id, self._token, key, state, result)
         _points.reach("tool.ended")
+
+    def _too_large(self, call: ToolCall, size: int) -> TooLargeError:
+        hint = "let it return less, or raise turn.tool_result_max_bytes"
+        what = f"the result of tool {call.name}"
+        return TooLargeError(what=what, size=size, limit=self._bytes_max, hint=hint)
 
     def _tell(self, call: ToolCall, state: str) -> None:
         self._live.emit("tool", name=call.name, call_id=call.call_id, state=state)

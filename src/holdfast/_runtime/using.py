@@ -7,6 +7,9 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from holdfast._core.handover import Facts
+from holdfast._runtime.progress import Progress
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -21,7 +24,8 @@ class Use:
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         self._now_s = now_s
         self._since_s = self._last_s = now_s()
-        self._inside = 0
+        self._inside = self._waits = 0
+        self.progress = Progress(now_s)  #: For the keeper's thread.
         self._asked = asyncio.Event()
         self.abort: str | None = None  #: Why somebody wants the turn ended: `turns.ABORTS`.
         self.over: LeaseLostError | None = None  #: It was handed over; set once.
@@ -29,12 +33,15 @@ class Use:
     def begin(self) -> None:
         """The block is entered."""
         self._since_s = self._last_s = self._now_s()
+        self.progress = Progress(self._now_s)
+        self.progress.used()
 
     def touch(self) -> None:
         """Raises LeaseLostError once the turn was handed over."""
         if self.over is not None:
             raise self.over.with_traceback(None)
         self._last_s = self._now_s()
+        self.progress.used()
 
     @contextmanager
     def call(self) -> Iterator[None]:
@@ -46,18 +53,30 @@ class Use:
         finally:
             self._inside -= 1
             self._last_s = self._now_s()
+            self.progress.used()
 
-    @property
-    def is_inside(self) -> bool:
-        return self._inside > 0
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Until it is left, the block waits for a turn that it has asked for."""
+        self._waits += 1
+        self.progress.waits_for_child(+1)
+        try:
+            yield
+        finally:
+            self._waits -= 1
+            self._last_s = self._now_s()
+            self.progress.waits_for_child(-1)
 
-    @property
-    def still_ms(self) -> int:
-        return int((self._now_s() - self._last_s) * 1000)
-
-    @property
-    def run_ms(self) -> int:
-        return int((self._now_s() - self._since_s) * 1000)
+    def facts(self, *, finishing: bool) -> Facts:
+        """For who asks for its session."""
+        now_s = self._now_s()
+        return Facts(
+            own=True,
+            finishing=finishing or self._inside > 0,
+            waits=self._waits > 0,
+            still_ms=int((now_s - self._last_s) * 1000),
+            run_ms=int((now_s - self._since_s) * 1000),
+        )
 
     def see_abort(self, reason: str) -> None:
         """Somebody wants the turn ended.  The first reason stays."""

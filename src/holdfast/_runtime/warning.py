@@ -20,7 +20,7 @@ from holdfast._runtime.receipts import place_reason
 from holdfast.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from holdfast._core.settings import Settings
     from holdfast.ports import Store
@@ -77,11 +77,13 @@ class Warnings:
         self._waiting[turn.turn_id] = _Waiting(turn, now_s, bound_s)
         heapq.heappush(self._due, (now_s + bound_s, turn.turn_id))
 
+    def over(self, turn_id: TurnId) -> None:
+        """It waits no more."""
+        self._waiting.pop(turn_id, None)
+
     async def look(self) -> None:
         """Tell of every turn that is due and still waits."""
-        due: list[TurnId] = []
-        while self._due and self._due[0][0] <= self._now_s() and len(due) < AT_ONCE:
-            due.append(heapq.heappop(self._due)[1])
+        due = self._now_due()
         if not due:
             return
         try:
@@ -90,9 +92,10 @@ class Warnings:
             self._again(due)
             raise
         first: dict[tuple[str, str], list[tuple[_Waiting, Place]]] = {}
-        for turn_id in due:
+        for turn_id, waiting in due.items():
+            if self._waiting.get(turn_id) is not waiting:
+                continue  # It has ended meanwhile.
             state = found.get(turn_id)
-            waiting = self._waiting[turn_id]
             if state is None or state.state != State.ACCEPTED.value:
                 del self._waiting[turn_id]
                 continue
@@ -101,6 +104,16 @@ class Warnings:
             line.append((waiting, state.place))
         for each in first.values():
             await self._tell(*each[0], others=len(each) - 1)
+
+    def _now_due(self) -> dict[TurnId, _Waiting]:
+        due: dict[TurnId, _Waiting] = {}
+        while self._due and self._due[0][0] <= self._now_s() and len(due) < AT_ONCE:
+            due_s, turn_id = heapq.heappop(self._due)
+            waiting = self._waiting.get(turn_id)
+            if waiting is None or due_s < waiting.since_s + waiting.every_s:
+                continue  # Of a wait that is over.
+            due[turn_id] = waiting
+        return due
 
     def _next(self, waiting: _Waiting) -> int:
         """When it is told again.  Returns how long it has waited, in ms."""
@@ -111,7 +124,7 @@ class Warnings:
         heapq.heappush(self._due, (due_s, waiting.turn.turn_id))
         return round(waited_s * 1000)
 
-    def _again(self, due: list[TurnId]) -> None:
+    def _again(self, due: Iterable[TurnId]) -> None:
         for turn_id in due:
             heapq.heappush(self._due, (self._now_s(), turn_id))
 

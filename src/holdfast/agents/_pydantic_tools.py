@@ -17,7 +17,7 @@ from pydantic_ai.toolsets import WrapperToolset
 from pydantic_core import to_jsonable_python
 
 from holdfast.agents.tools import ToolDeclaration, declaration_of, read_declaration
-from holdfast.errors import ToolError
+from holdfast.errors import TooLargeError, ToolError
 from holdfast.types import ToolCall
 
 if TYPE_CHECKING:
@@ -56,14 +56,14 @@ class Hooked(WrapperToolset[Any]):
             replay=declared.replay,
             timeout_s=declared.timeout_s,
         )
-        outlasted, returned = True, list[Any]()
+        by_hook, returned = True, list[Any]()
 
         async def run_it() -> Any:
-            nonlocal outlasted
+            nonlocal by_hook
             try:
                 returned.append(await super(Hooked, self).call_tool(name, tool_args, ctx, tool))
             except Exception as error:
-                outlasted = False
+                by_hook = False
                 self.run.tool_errors.append(error)
                 raise
             return _plain(returned[0])
@@ -72,8 +72,12 @@ class Hooked(WrapperToolset[Any]):
             told = await self.run.hook(call, run_it)
         except ToolError as error:
             raise _again(error) from error
+        except TooLargeError as error:
+            if not by_hook:
+                raise
+            raise theirs.ToolFailed(f"{error}; {error.hint}") from None
         except TimeoutError:
-            if not outlasted:
+            if not by_hook:
                 raise
             raise theirs.ToolFailed(
                 f"{name} did not finish within {declared.timeout_s:g} s and was cancelled;"

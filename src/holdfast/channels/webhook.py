@@ -10,8 +10,11 @@ A signed outgoing webhook: one POST a part, by the Standard Webhooks scheme.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final, cast
@@ -23,7 +26,7 @@ from holdfast.channels.signing import sign
 from holdfast.errors import DeliveryError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from holdfast.ports.channels import Ambiguous, Reconciled
     from holdfast.types import Parcel
@@ -47,6 +50,10 @@ _PERMANENT: Final = {
 _HAD_IT: Final = 409
 #: Nothing was sent: there was nobody to send it to.
 _NOT_SENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+
+#: A channel's URL may hold a token, and the client logs the URL of every request.
+_unlogged: Final = ContextVar("unlogged", default=False)
+logging.getLogger("httpx2").addFilter(lambda _record: not _unlogged.get())
 
 
 class Webhook:
@@ -83,13 +90,14 @@ class Webhook:
         }
         client = self._open()
         try:
-            async with (
-                asyncio.timeout(self.timeout_s),
-                client.stream(
-                    "POST", self._url, content=parcel.body, headers=headers
-                ) as response,
-            ):
-                _check(response)  # What it says beyond that is not read.
+            with _unlogged_here():
+                async with (
+                    asyncio.timeout(self.timeout_s),
+                    client.stream(
+                        "POST", self._url, content=parcel.body, headers=headers
+                    ) as response,
+                ):
+                    _check(response)  # What it says beyond that is not read.
         except _NOT_SENT as error:
             raise DeliveryError(
                 detail=type(error).__name__, reason="unreachable", hint="is it up?"
@@ -128,6 +136,15 @@ class Webhook:
         return self._client
 
 
+@contextmanager
+def _unlogged_here() -> Iterator[None]:
+    token = _unlogged.set(True)
+    try:
+        yield
+    finally:
+        _unlogged.reset(token)
+
+
 def _check(response: httpx2.Response) -> None:
     """Raises DeliveryError unless the other side has it."""
     status = response.status_code
@@ -154,7 +171,7 @@ def _retry_after(told: str | None) -> float | None:
     except ValueError:
         try:
             at = parsedate_to_datetime(told)
-        except ValueError:
+        except (ValueError, OverflowError):  # The latter: a zone beyond all bounds.
             return None
         at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
         seconds = (at - datetime.now(UTC)).total_seconds()

@@ -52,6 +52,7 @@ _COMMANDS: Final = {
 _GROUPS: Final = {
     "sessions": "List, show, verify, repair, export and import conversations.",
     "turns": "List, show, cancel messages; promote a salvaged reply.",
+    "deliveries": "List what is owed to channels; drop what will never arrive.",
     "locks": "Show who has which write lock, and what a waiter would get.",
     "config": "Show and check the settings, and where each comes from.",
     "lab": "Try a runtime: stand-ins, and demonstrations of what went wrong.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -164,8 +165,19 @@ def _members(loaded: Loaded) -> Iterator[tuple[str, Any]]:
     for member, channel in loaded.settings.channels.items():
         for last, key in FAMILIES["channels"].keys.items():
             value = getattr(channel, last)
-            hidden = key.kind is Kind.SECRET and value is not None
-            yield f"channels.{member}.{last}", SET if hidden else value
+            if value is not None and key.kind is Kind.SECRET:
+                value = SET
+            elif value is not None and key.private:
+                value = _host_of(value)
+            yield f"channels.{member}.{last}", value
+
+
+def _host_of(url: str) -> str:
+    """*url*, without what may be somebody's token."""
+    scheme, _, rest = url.partition("://")
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    shown = f"{scheme}://{authority.rpartition('@')[2]}"
+    return url if url.rstrip("/") == shown else f"{shown}/…"
 
 
 def _told(value: Any) -> str:

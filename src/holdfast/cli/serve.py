@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import sys
+import threading
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -20,6 +23,10 @@ __all__ = ["DEFAULTS", "serve"]
 
 #: Whoever serves looks after the store: a stopped process is not waited for without end.
 DEFAULTS: Final = {"recovery.frozen_holder": "kill"}
+#: For agents to close, and for calls to notice that they were cancelled.
+LEAVE_WITHIN_S: Final = 3.0
+
+_log = logging.getLogger("holdfast")
 
 
 def serve(
@@ -73,8 +80,7 @@ def serve(
             " --model, --agent or agents.main.model"
         )
     drained = asyncio.run(_serve(output.where(store), settings, agents, as_json=as_json))
-    _tell_left(drained, as_json=as_json)
-    raise typer.Exit(1 if drained.put_back else 0)
+    raise typer.Exit(_code(drained))
 
 
 async def _serve(
@@ -87,9 +93,32 @@ async def _serve(
         _tell_started(serving, agents, as_json=as_json)
 
     try:
-        return await serve_until_told(where, settings, agents, started=started)
+        drained = await serve_until_told(where, settings, agents, started=started)
+        _tell_left(drained, as_json=as_json)
+        _leave_within(LEAVE_WITHIN_S, _code(drained))
+        return drained
     finally:
         await _assemble.close_agents(agents.values())
+
+
+def _code(drained: Drained) -> int:
+    return 1 if drained.put_back else 0
+
+
+def _leave_within(seconds: float, code: int) -> None:
+    """
+    Nothing of ours is open any more.  A model call that ignores its cancellation, or a tool's
+    thread that hangs, would keep this process for ever: it ends without them.
+    """
+
+    def leave() -> None:
+        _log.warning("a call of an agent did not end: leaving without it")
+        sys.stdout.flush()
+        os._exit(code)
+
+    timer = threading.Timer(seconds, leave)
+    timer.daemon = True
+    timer.start()
 
 
 def _tell_started(serving: Serving, agents: dict[str, Agent], *, as_json: bool) -> None:

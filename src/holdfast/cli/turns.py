@@ -115,6 +115,8 @@ def cancel(
         output.emit({"turn_id": turn_id, "state": turn.state, "outcome": turn.outcome})
     elif turn.outcome == "cancelled":
         output.say(f"{turn_id}: cancelled")
+    elif turn.outcome is None and turn.host is not None:
+        output.say(f"{turn_id}: it was taken into turn {turn.host}, and ends with that")
     elif turn.outcome is None:
         output.say(f"{turn_id}: its runner was asked to end it")
     else:

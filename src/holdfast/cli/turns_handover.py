@@ -32,8 +32,9 @@ def handover(
     Ask whoever holds a session to let go of it.
 
     A turn that moves keeps its session, and says what it does.  One in which nothing happens
-    goes back to its place in the queue, or ends, if its program answers it itself.  Whoever is
-    frozen or gone does not answer; then this says what is known, and what will happen next.
+    goes back to its place in the queue, where another process that runs its agent takes it, if
+    there is one; or it ends, if its program answers it itself.  Whoever is frozen or gone does
+    not answer; then this says what is known, and what will happen next.
     Exit code 0: it let go, or nobody held it; 1: it is busy; 4: no answer.
 
     \b
@@ -46,10 +47,13 @@ def handover(
     reading = output.opened(store)
     reading.session(key)
     done = asyncio.run(_hand_over(where, settings, key, timeout))
-    known = None if done.answer is not None else _known(reading, settings, key)
+    asked = done.answer != "busy" and done.turn_id is not None
+    known = _known(reading, settings, key) if asked else None
     if as_json:
         told = {"session": key, "session_id": done.session_id, "turn_id": done.turn_id}
-        said = {"answer": done.answer, "detail": done.detail or None}
+        said = {
+            "answer": done.answer, "detail": done.detail or None, "again": done.again,
+        }  # fmt: skip
         output.emit({**told, **said, **(known or {})})
     else:
         _print(key, done, known or {})
@@ -64,7 +68,7 @@ async def _hand_over(where: str, settings: Settings, key: str, timeout_s: float)
 
 
 def _known(reading: FilesReading, settings: Settings, key: str) -> dict[str, Any]:
-    """What `why` says of somebody who does not answer."""
+    """What `why` says: of who does not answer, or has it now."""
     from holdfast._core.explaining import Explained
     from holdfast._stamps import age_ms
 
@@ -80,6 +84,7 @@ def _print(key: str, done: Handed, known: Mapping[str, Any]) -> None:
         output.say(f"{key}: nobody holds it")
     elif done.answer == "let_go":
         output.say(f"{key}: let go by turn {done.turn_id}: {done.detail}")
+        _print_now(done, known)
     elif done.answer == "busy":
         output.say(f"{key}: turn {done.turn_id} keeps it: {done.detail}")
     else:
@@ -88,6 +93,17 @@ def _print(key: str, done: Handed, known: Mapping[str, Any]) -> None:
         life = f" ({holder['life']})" if holder.get("life") not in {None, "alive"} else ""
         output.say(f"{key}: no answer from {who}{life}, which runs turn {done.turn_id}")
         for each in known.get("broken") or ():
-            output.say(f"  {each.get('detail', each) if isinstance(each, dict) else each}")
+            output.say(f"  {each['detail']}")
+            output.say(f"  → {each['do']}")
         if known.get("next"):
             output.say(f"  next: {known['next']}")
+
+
+def _print_now(done: Handed, known: Mapping[str, Any]) -> None:
+    holder = known.get("holder")
+    if holder is None:
+        output.say(f"  next: {known.get('next')}")
+        return
+    again = " again: no other process could take it" if done.again else ""
+    where = f"pid {holder['pid']} on {holder['host']}" if holder["pid"] else "its process"
+    output.say(f"  now: the {holder['lane']} turn {holder['turn_id']}, in {where}{again}")

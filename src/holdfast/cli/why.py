@@ -61,6 +61,8 @@ def _print(found: Explained) -> None:
         _line("owed", f"{told['owed']} part(s) of replies")
         for each in told["deliveries"]:
             _line("", f"{each['delivery_id']} for {each['target']} {each['waits']}")
+        if (more := told["owed"] - len(told["deliveries"])) > 0:
+            _line("", f"and {more} more")
     if told["waiting"]:
         _line("waiting", str(told["waiting_count"]))
         for each in told["waiting"]:

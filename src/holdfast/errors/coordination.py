@@ -220,8 +220,11 @@ class DeadlockError(CoordinationError):
     status: ClassVar[int] = 409
 
     what: str = ""
-    hint: str = "use the hold you already have"
     cycle: list[str] = field(default_factory=list)  #: Turns; each waits for the next.
+
+    def __post_init__(self) -> None:
+        in_turn = "answer it in the turn that asks, or submit it and do not wait for it"
+        self.hint = self.hint or (in_turn if self.cycle else "use the hold you already have")
 
     def __str__(self) -> str:
         if self.cycle:

@@ -235,6 +235,7 @@ SCHEMAS: Final[Json] = {
             "turn_id": _MAYBE_TEXT,
             "answer": {"enum": ["let_go", "busy", None]},
             "detail": _MAYBE_TEXT,
+            "again": _YES_OR_NO,
             "holder": {"anyOf": [_HOLDER, {"type": "null"}]},
             "broken": _list({"type": "object"}),
             "next": _TEXT,

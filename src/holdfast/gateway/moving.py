@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from starlette.responses import JSONResponse
 
 from holdfast._core import keys
+from holdfast._core.handover import BUSY
 from holdfast.gateway import bodies
 from holdfast.gateway.paths import key_of
 
@@ -51,8 +52,9 @@ async def handover(request: Request) -> JSONResponse:
         "turn_id": done.turn_id,
         "answer": done.answer,
         "detail": done.detail or None,
+        "again": done.again,
     }
-    if done.answer is None:
+    if done.answer != BUSY and done.turn_id is not None:
         why = (await gateway.hf.why(key)).to_json()
         told.update({name: why.get(name) for name in ("holder", "broken", "next")})
     return JSONResponse(told)

@@ -84,8 +84,8 @@ class _Forgetful(ScriptedModel):
 
     async def respond(self, prompt: Any, hook: Any) -> Any:
         async for event in super().respond(prompt, hook):
+            self.prompts.clear()  # Behind the last event nobody asks for more.
             yield event
-        self.prompts.clear()
 
 
 async def _answer(hf: Holdfast, numbers: range) -> None:

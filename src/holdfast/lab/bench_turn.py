@@ -1,8 +1,9 @@
 """
 What does a turn cost beside its model call, alone, between processes, and in a crowd?
 
-Sketch first.  A turn is four synced transactions (admission, lease, effective, commit), two
-synced appends, and some thirty hops between threads: 3-6 ms on a local disk.
+Sketch first.  A turn is two synced transactions (admission with its lease, commit), two
+synced appends, and some ten hops between threads: 3-5 ms on a local disk.  One that lasts
+has a third, while its model talks.
 
     overhead        a turn through the library, less the very same prompt asked of the very
                     same agent directly; in pairs, in turns, against a model that answers at
@@ -11,7 +12,7 @@ synced appends, and some thirty hops between threads: 3-6 ms on a local disk.
                     turn's in another: commit, wake-up, lease, load, question
     many_sessions   sessions that share the slots of a lane, against a bound: the time that
                     the model alone takes, ceil(sessions / slots) × turns × model, and the
-                    floor: what has to be synced at the least, in a bare loop, four transactions
+                    floor: what has to be synced at the least, in a bare loop, two transactions
                     for all slots together and two appends for each turn.  Beside it the same
                     turns with a model that takes no time
     idle            see `bench_idle.py`
@@ -60,7 +61,7 @@ WARMUP: Final = 3
 HANDOFF_MODEL_S: Final = 0.02
 MANY_MODEL_S: Final = 0.05
 FLOOR_ROUNDS: Final = 200
-COMMITS: Final = 4
+COMMITS: Final = 2
 APPENDS: Final = 2
 FLOOR_BYTES: Final = 600
 _CREW: Final = "holdfast.lab.bench_turn:"

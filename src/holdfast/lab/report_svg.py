@@ -77,7 +77,8 @@ def _lines(told: Mapping[str, Any]) -> Iterator[Line]:
     for sort in SORTS:
         happened = told["happened"][sort]
         lanes = ", ".join(f"{lane} {count}" for lane, count in happened["by_lane"].items())
-        yield [_text(LEFT, f"{sort}s"), _text(BARS_AT, f"{happened['total']}  {lanes}")]
+        counted = f"{happened['total']}: {lanes}" if lanes else str(happened["total"])
+        yield [_text(LEFT, f"{sort}s"), _text(BARS_AT, counted)]
     yield []
     yield [_text(LEFT, "Worst sessions", "title")]
     for each in told["worst"]:
@@ -120,7 +121,8 @@ def _text(x: int, text: str, kind: str = "", *, until: int = WIDTH) -> Piece:
     marked = f' class="{kind}"' if kind else ""
 
     def at(y: int) -> str:
-        return f'<text{marked} x="{x}" y="{y}">{escape(short)}</text>'
+        whole = f"<title>{escape(printable)}</title>" if short != printable else ""
+        return f'<text{marked} x="{x}" y="{y}">{escape(short)}{whole}</text>'
 
     return at
 

@@ -129,6 +129,8 @@ def merged_is_answered(world: World) -> Iterator[str]:
             yield f"{_name(turn)} was merged into {turn['merged_into']}, which did not reply"
         elif not _heard(by_id, host, turn["turn_id"]):
             yield f"{_name(turn)} was merged into {_name(host)}, which never heard it"
+        elif turn["target"] not in {None, host["target"]}:
+            yield f"{_name(turn)} was merged into {_name(host)}, which is answered elsewhere"
 
 
 def _heard(by_id: Mapping[str, Entry], turn: Row, asker: str) -> bool:

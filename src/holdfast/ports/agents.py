@@ -46,6 +46,7 @@ class ToolHook(Protocol):
             FencedError, LeaseLostError: this attempt may no longer act.  The tool did not run.
             AbortedError: the turn is to end.  The tool did not run.
             TimeoutError: the tool outlasted ``call.timeout_s``; it was cancelled.
+            TooLargeError: it ran, and returned more than `turn.tool_result_max_bytes`.
             ToolError: it failed in an earlier attempt, and was not run again.
             StoreError: its intent could not be kept, and it did not run; or its result could
                 not, and it did.

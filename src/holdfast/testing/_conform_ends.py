@@ -132,6 +132,36 @@ async def a_heartbeat_is_pre_empted_twice_in_a_row_at_most(make: Callable[[], St
         assert [await beat("preempted") for _ in range(3)] == ["preempted"] * 2 + [None]
 
 
+@clause
+async def only_a_heartbeat_that_had_its_run_ends_the_row(make: Callable[[], Store]) -> None:
+    """One that is delivered late, or withdrawn while it waits, does not."""
+    async with opened(make) as [store]:
+
+        async def pressed() -> str | None:
+            leased = await beats(store)
+            await admit(store)
+            asked = await abort_of(store, leased)
+            turn, token = leased.turn.turn_id, leased.token
+            await store.control.end(turn, token, "cancelled", "preempted", None)
+            await booked(store, await leased_now(store))
+            return asked
+
+        control, me = store.control, store.owner.owner_id
+        late = await booked(store, await beats(store, target="hook:ann", part_chars=100))
+        assert late.state == "committed"
+        assert await pressed() == "preempted"
+        part = await control.next_delivery(me, ["hook"])
+        assert part is not None
+        await control.settle_delivery(part.delivery_id, me, "delivered")
+        assert (await control.turn(late.turn_id)).state == "done"
+        assert await pressed() == "preempted"
+        leased = await beats(store)
+        withdrawn = await admit(store, **HEARTBEAT)
+        assert (await control.cancel(withdrawn.turn_id)).outcome == "cancelled"
+        await admit(store)
+        assert await abort_of(store, leased) is None, "two were pre-empted in a row"
+
+
 # ------------------------------------------------------------------------------- cancel
 
 
@@ -161,6 +191,26 @@ async def what_is_to_go_back_and_waits_already_stays(make: Callable[[], Store]) 
         for reason in ("no_progress", "handed_over"):
             left = await store.control.cancel(turn.turn_id, reason=reason)
             assert (left.state, left.abort_requested) == ("accepted", False)
+
+
+@clause
+async def what_a_running_host_may_be_taking_is_not_rolled_back_at_once(
+    make: Callable[[], Store],
+) -> None:
+    """Its question may be written down at this moment: an entry has to end it, and will."""
+    async with opened(make) as [store]:
+        await admit(store)
+        host = await leased_now(store)
+        steered = [await admit(store, policy="steer") for _ in range(2)]
+        assert {turn.host for turn in steered} == {host.turn.turn_id}
+        left = await store.control.cancel(steered[0].turn_id, rollback=True)
+        assert (left.state, left.abort_reason) == ("accepted", "rolled_back")
+        gone = await store.control.cancel(steered[1].turn_id)
+        assert (gone.outcome, gone.reason) == ("cancelled", "cancelled")
+        await booked(store, host)
+        again = await leased_now(store)
+        assert again.turn.turn_id == left.turn_id
+        assert await abort_of(store, again) == "rolled_back"
 
 
 @clause

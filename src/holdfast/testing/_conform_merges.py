@@ -8,6 +8,7 @@ from holdfast._core.turns import Event
 from holdfast.errors import LeaseLostError
 from holdfast.testing._conform import (
     KEY,
+    abort_of,
     admit,
     booked,
     clause,
@@ -266,3 +267,28 @@ async def what_became_of_a_merge_is_told(make: Callable[[], Store]) -> None:
             ("unmerged", turns[1].turn_id, host.turn.turn_id),
         ]
         assert {each.lane for each in told} == {"user"}
+
+
+@clause
+async def steer_joins_no_turn_whose_reply_cannot_be_its_answer(
+    make: Callable[[], Store],
+) -> None:
+    """It is delivered elsewhere, or by another model, or was not told the same."""
+    async with opened(make) as [store]:
+        told = {"target": "chat:1", "model": "m", "instructions": "be brief"}
+        runs: dict[str, Any] = {"home": store.owner.owner_id, **told}
+        joins: list[dict[str, Any]] = [{}, told, {"sender": "bob"}, {"lane": "cron"}]
+        others = [{"target": "chat:2"}, {"model": "n"}, {"instructions": "be long"}]
+        for n, more in enumerate([*joins, *others]):
+            key = f"agent:main:s{n}"
+            first = await admit(store, session_key=key, **runs)
+            await leased_now(store)
+            steered = await admit(store, policy="steer", session_key=key, **more)
+            assert steered.host == (first.turn_id if more in joins else None), more
+        heartbeat = await admit(store, lane="heartbeat", session_key="agent:main:beat")
+        leased = await leased_now(store)
+        beat: dict[str, Any] = {"policy": "steer", "session_key": "agent:main:beat"}
+        assert (await admit(store, **beat)).host == heartbeat.turn_id
+        assert await abort_of(store, leased) is None
+        assert (await admit(store, target="chat:1", **beat)).host is None
+        assert await abort_of(store, leased) == "preempted", "a person waits for it"

@@ -171,10 +171,19 @@ async def a_look_ahead_agrees_with_the_pick(make: Callable[[], Store]) -> None:
     async with opened(make, 2) as [a, b]:
         control, me = b.control, a.owner.owner_id
         assert not await control.has_heads(["main"])
-        first, second = await admit(a), await admit(a)
+        first, second = await admit(a, home=me), await admit(a, home=me)
         assert await control.has_heads(["main"])
         assert await control.has_heads(["main"], session_id=first.session_id)
         assert not await control.has_heads(["dev"])
+        # First's home is alive to start it: that is no reason for others to try.
+        for one in (None, first.session_id):
+            asked = {"session_id": one}
+            assert await control.has_heads(["main"], owner_id=me, **asked)
+            other = b.owner.owner_id
+            assert not await control.has_heads(["main"], owner_id=other, **asked)
+        nobody = await admit(a, session_key="agent:main:c")
+        assert await control.has_heads(["main"], owner_id=b.owner.owner_id)
+        await a.control.end_waiting(nobody.turn_id, "cancelled", "cancelled")
         assert await control.is_head(first.turn_id)
         assert not await control.is_head(second.turn_id)
         leased = await leased_now(a)
@@ -185,3 +194,38 @@ async def a_look_ahead_agrees_with_the_pick(make: Callable[[], Store]) -> None:
         bound = await admit(a, session_key="agent:main:b", home=me, bound=True)
         assert await control.is_head(bound.turn_id)
         assert not await control.has_heads(["main"], session_id=bound.session_id)
+
+
+@clause
+async def what_was_let_go_of_is_another_runners_to_start(make: Callable[[], Store]) -> None:
+    async with opened(make, 4) as [a, b, c, d]:
+        me = a.owner.owner_id
+        stays, passes, leaves = b.owner.owner_id, c.owner.owner_id, d.owner.owner_id
+        for other in (stays, passes):
+            await a.control.register_runner(other, ["main"], permanent=other == stays)
+        await a.control.set_draining(leaves)
+        turn = await admit(a, home=me)
+        await admit(c, "behind it", home=passes)  # So it runs this session, too.
+
+        async def let_go(by: Store, reason: str = "handed_over") -> str | None:
+            leased = await pick(by)
+            assert leased is not None
+            assert leased.turn.turn_id == turn.turn_id
+            back = await by.control.put_back(
+                turn.turn_id, leased.token, what=Event.GIVE_BACK, reason=reason
+            )
+            return back.home
+
+        assert await let_go(a, "write_lock") == me
+        assert await let_go(a) == stays
+        assert await pick(a) is None, "it would be the same one again"
+        adopted = await pick(a, overdue=[turn.turn_id])
+        assert adopted is not None, "its new home does not start it either"
+        await a.control.put_back(
+            turn.turn_id, adopted.token, what=Event.GIVE_BACK, reason="drained"
+        )
+        assert await let_go(b) == me, "the other one that stays"
+        await a.control.set_draining(stays)
+        assert await let_go(a) == passes
+        await a.control.set_draining(me)
+        assert await let_go(c) == passes, "nobody else can run it"

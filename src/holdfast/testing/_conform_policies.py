@@ -274,16 +274,27 @@ async def interrupt_and_rollback_end_the_running_turn(make: Callable[[], Store])
 
 
 @clause
-async def interrupt_leaves_alone_what_does_not_run(make: Callable[[], Store]) -> None:
+async def interrupt_ends_what_would_go_on_and_nothing_else(
+    make: Callable[[], Store],
+) -> None:
+    """A turn whose attempt is being ended, or was, would run again before the message."""
     async with opened(make, 2) as [a, b]:
-        waiting = await admit(a)
-        await admit(a, policy="interrupt")
-        assert not (await a.control.turn(waiting.turn_id)).abort_requested
-        leased = await leased_now(a)
-        await b.control.take_over(waiting.session_id, leased.token, b.owner.owner_id)
-        await admit(a, policy="interrupt")
-        turn = await a.control.turn(waiting.turn_id)
-        assert not turn.abort_requested, "whoever recovers it decides"
+        for n, later in enumerate((False, True)):
+            key = f"agent:main:s{n}"
+            turn = await admit(a, session_key=key)
+            await admit(a, policy="interrupt", session_key=key)
+            assert not (await a.control.turn(turn.turn_id)).abort_requested, "it never ran"
+            leased = await leased_now(a)
+            token = await b.control.take_over(turn.session_id, leased.token, b.owner.owner_id)
+            if later:
+                await b.control.put_back(
+                    turn.turn_id, token, what=Event.REQUEUE, reason="owner_died"
+                )
+            await admit(a, policy="interrupt", session_key=key)
+            now = await a.control.turn(turn.turn_id)
+            assert (now.abort_requested, now.abort_reason) == (True, "interrupted"), later
+            waiting = await a.control.turns(session_id=turn.session_id)
+            assert [each.abort_requested for each in waiting] == [True, False, False]
 
 
 @clause

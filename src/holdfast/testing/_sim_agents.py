@@ -35,6 +35,8 @@ MOODS: Final[Mapping[str, int]] = {
     "deaf": 2,
 }  # fmt: skip
 DEAF_S: Final = 4.0  #: So long it takes no notice of being cancelled.
+#: Lane → how long until the first word; a heartbeat is there to be pre-empted.
+FIRST_S: Final[Mapping[str, tuple[float, ...]]] = {"heartbeat": (0.0, 0.3, 0.5)}
 TOOL_S: Final = (0.0, 0.0, 0.02, 0.3)
 
 
@@ -70,7 +72,7 @@ class SimAgent:
         lots = self._world.lots
         mood = lots.choices(list(MOODS), list(MOODS.values()))[0]
         self._world.note(f"{self._world.process.name} asks for {prompt.text!r}: {mood}")
-        await asyncio.sleep(lots.choice((0.0, 0.01, 0.2)))
+        await asyncio.sleep(lots.choice(FIRST_S.get(prompt.lane, (0.0, 0.01, 0.2))))
         said = [f"reply to {each}" for each in prompt.text.split("\n\n")]
         said += [f"heard {text_of(each)}" for each in prompt.made if each.get("role") == "user"]
         async for event in self._tools(prompt, hook, said):

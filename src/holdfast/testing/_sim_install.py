@@ -11,7 +11,7 @@ import threading
 import time
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache, partial
 from importlib import import_module
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -105,17 +105,21 @@ def replaced_table(world: World) -> Iterator[None]:
 
 def _names(world: World) -> Iterator[tuple[Any, str, Any]]:
     """(module, name, what stands there during a run)."""
-    for name in sorted(sys.modules):
+    names = sorted(name for name in sys.modules if name.startswith((_FILES, _RUNTIME)))
+    for name in names:
         module = sys.modules[name]
         asks = getattr(module, "threading", None) is threading
         if asks and name.startswith(_FILES) and name != f"{_FILES}fs":
             yield module, "threading", world.threading
-        if name.startswith(_RUNTIME):
-            yield from _of_runtime(module, world)
+    runtime = tuple(sys.modules[name] for name in names if name.startswith(_RUNTIME))
+    yield from _of_runtime(runtime, world)
     yield asyncio, "Runner", runner_of(world)
     # Waits of the runtime that are long on purpose, in fractions of what they are.
     yield import_module("holdfast._core.delivery"), "BACKOFF_MS", (100, 300, 900, 900)
     yield import_module("holdfast._core.failover"), "BACKOFF_FIRST_S", 0.1
+    handover = import_module("holdfast._core.handover")
+    yield handover, "OWN_IDLE_S", 0.1
+    yield handover, "LATELY_S", 0.3
     latch = import_module(f"{_FILES}lock.latch")
     yield latch, "uuid4", lambda: UUID(int=world.lots.getrandbits(128))
     yield import_module(f"{_FILES}transcript.digest"), "ThreadPoolExecutor", _Inline
@@ -127,7 +131,9 @@ def _names(world: World) -> Iterator[tuple[Any, str, Any]]:
     yield stamps, "datetime", SimpleNamespace(now=lambda _: _now(world))
 
 
-def _of_runtime(module: ModuleType, world: World) -> Iterator[tuple[Any, str, Any]]:
+def _of_runtime(
+    modules: tuple[ModuleType, ...], world: World
+) -> Iterator[tuple[Any, str, Any]]:
     """Threads, clocks and chance of the runtime's modules, under the names they use."""
     kernel = world.kernel
     clocks = SimpleNamespace(
@@ -140,15 +146,27 @@ def _of_runtime(module: ModuleType, world: World) -> Iterator[tuple[Any, str, An
         "random": (random, world.lots),
         "datetime": (datetime, _calendar(world)),
     }
-    for name, (real, simulated) in stands_in.items():
-        if getattr(module, name, None) is real:
-            yield module, name, simulated
-    for made in list(vars(module).values()):  # A clock that is a parameter's default.
-        if getattr(made, "__module__", None) == module.__name__:
-            start: Any = vars(made).get("__init__") if isinstance(made, type) else made
-            for name in ("__defaults__", "__kwdefaults__"):
-                if time.monotonic in _values(getattr(start, name, None)):
-                    yield start, name, _with_clock(getattr(start, name), kernel.monotonic)
+    for module in modules:
+        for name, (real, simulated) in stands_in.items():
+            if getattr(module, name, None) is real:
+                yield module, name, simulated
+    for start, name in _with_a_clock(modules):
+        yield start, name, _with_clock(getattr(start, name), kernel.monotonic)
+
+
+@lru_cache(maxsize=4)
+def _with_a_clock(modules: tuple[ModuleType, ...]) -> tuple[tuple[Any, str], ...]:
+    """(function, where its defaults are), of each that has the clock as a default."""
+    found = []
+    for module in modules:
+        for made in list(vars(module).values()):
+            if getattr(made, "__module__", None) == module.__name__:
+                start: Any = vars(made).get("__init__") if isinstance(made, type) else made
+                found += [
+                    (start, name) for name in ("__defaults__", "__kwdefaults__")
+                    if time.monotonic in _values(getattr(start, name, None))
+                ]  # fmt: skip
+    return tuple(found)
 
 
 def _values(defaults: Any) -> tuple[Any, ...]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from holdfast.testing._sim_disk import Inode
     from holdfast.testing._sim_world import World
 
-__all__ = ["Kernel"]
+__all__ = ["CLOCK_NS", "Kernel"]
 
 FDS_MAX: Final = 256
 CLOCK_NS: Final = 1_000  #: What asking for the time takes; so no loop stands still in time.

@@ -58,7 +58,9 @@ class Program:
 
     async def _live(self) -> None:
         whole = self._whole
-        store = SteppedStore(whole.control, whole.settings, whole.world, whole.changed)
+        store = SteppedStore(
+            whole.control, whole.settings, whole.world, whole.changed, whole.promises.by_token
+        )
         self.owner_id = store.owner.owner_id
         agent = SimAgent(whole.world, _Watch(whole, self.owner_id))
         channel = SimChannel(
@@ -74,19 +76,22 @@ class Program:
             end = loop.create_future()
             self._told = (loop, end)
             sending = asyncio.create_task(self._send(hf))
-            await asyncio.wait({end}, timeout=self.leaves_s)
+            left, _ = await asyncio.wait({end}, timeout=self.leaves_s)
+            if not left:
+                await whole.letting.drain(hf)
             sending.cancel()
             await asyncio.wait({sending})
         self._told = None
+        whole.letting.left(self.owner_id)
 
     async def _send(self, hf: Holdfast) -> None:
-        sender = Sender(hf, self._whole.now_s)
+        sender = Sender(hf, self._whole.now_s, self._whole.letting)
         left = [each for each in self.messages if not each.over]
         tasks = [asyncio.create_task(sender.send(each)) for each in left]
         try:
             if tasks:
                 await asyncio.wait(tasks)
-            self.done = True
+            self.done = all(each.over for each in left)  # Else somebody else goes on.
             self._whole.look()
         finally:
             for task in tasks:

@@ -10,6 +10,8 @@ The promises, as an oracle: looked at after every transaction of the control sto
     tools           a tool without replay does what it does at most once
     live output     nothing of an older token is shown once a newer one's is
     not blind       who answers has seen every reply that was there when it took its lease
+    by right        no row changes under a token that is not the lease's
+    attempts        who goes back for what it cannot help has its attempt back
 
 Nothing here asks the runtime or the store what they think of it: rows and bytes only.
 """
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from holdfast._core.settings import Settings
     from holdfast.backends.memory.world import World as Control
+    from holdfast.testing._sim_handing import Letting
     from holdfast.testing._sim_records import Records
     from holdfast.testing._sim_world import World
     from holdfast.types import Prompt, ToolCall, Turn
@@ -34,6 +37,10 @@ if TYPE_CHECKING:
 __all__ = ["Promises"]
 
 SYSTEM: Final = frozenset({"subagent", "cron", "heartbeat", "maintenance"})
+#: Why a turn goes back with its attempt: it was not its fault.
+BLAMELESS: Final = frozenset(
+    {"drained", "taken_over", "write_lock", "lock_lost", "disk_full", "handed_over"}
+)
 PREEMPTED_MOST: Final = 2  #: In a row, of one session.
 
 _ACCEPTED, _RUNNING, _COMMITTED, _DONE = "accepted", "running", "committed", "done"
@@ -50,10 +57,12 @@ class Promises:
     """One world's observer of rows."""
 
     def __init__(
-        self, world: World, control: Control, settings: Settings, records: Records
-    ) -> None:
+        self, world: World, control: Control, settings: Settings, records: Records,
+        letting: Letting,
+    ) -> None:  # fmt: skip
         self._world, self._control, self._settings = world, control, settings
-        self._records = records
+        self._records, self._letting = records, letting
+        self._held: dict[str, tuple[str, int]] = {}  #: Session → (turn, token), as it was.
         self._rows: dict[Any, Turn] = {}  #: As they stood after the last transaction.
         self._tokens: Counter[str] = Counter()  #: Session → the greatest token ever seen.
         self._leased: dict[tuple[str, str], tuple[str, ...]] = {}
@@ -61,6 +70,7 @@ class Promises:
         self._rolled_back: dict[str, set[str]] = {}
         self._failures: dict[str, set[str]] = {}
         self._effects: Counter[str] = Counter()
+        self._for_good: set[str] = set()  #: Turns with an effect that cannot be had twice.
         self._tails: dict[str, tuple[LiveTail, list[int]]] = {}  #: And the tokens it showed.
         self.outcomes: Counter[str] = Counter()
 
@@ -92,13 +102,24 @@ class Promises:
         if old.outcome is not None and _end(old) != _end(new):
             self._world.fail(f"{_name(old)} ended twice: {_end(old)}, then {_end(new)}")
         if old.state != new.state:
-            if (old.state, new.state) not in MOVES:
-                self._world.fail(f"{_name(new)} went from {old.state} to {new.state}")
-            if new.state == _RUNNING:
-                self._started(new)
+            self._took_a_step(old, new)
         if old.outcome is None and new.outcome is not None:
             self._ended(old, new)
         self._watch(new)
+
+    def _took_a_step(self, old: Turn, new: Turn) -> None:
+        if (old.state, new.state) not in MOVES:
+            self._world.fail(f"{_name(new)} went from {old.state} to {new.state}")
+        if new.state == _RUNNING:
+            self._started(new)
+        if old.state == _RUNNING:
+            self._letting.moved(new)
+        if (old.state, new.state) == (_RUNNING, _ACCEPTED):
+            given_back = old.attempts - new.attempts
+            if given_back != (new.reason in BLAMELESS):
+                self._world.fail(
+                    f"{_name(new)} went back, {new.reason}: {given_back} given back"
+                )
 
     def _watch(self, turn: Turn) -> None:
         """Read what it shows live, as somebody would who watches it all the time."""
@@ -129,6 +150,7 @@ class Promises:
             self._world.fail(f"{_name(turn)} was accepted twice")
 
     def _started(self, turn: Turn) -> None:
+        self._letting.started(turn)
         if turn.host is not None:
             self._world.fail(f"{_name(turn)} runs, and is merged into {turn.host}")
         for other in self._rows.values():
@@ -161,7 +183,7 @@ class Promises:
         elif ended and turn.outcome not in ended:
             self._world.fail(f"{_name(turn)} ended {_end(turn)}; its transcript says {ended}")
         self._as_asked(old, turn)
-        if turn.lane == "heartbeat":
+        if turn.lane == "heartbeat" and turn.started_at is not None:
             self._count_preempted(turn)
 
     def _as_asked(self, old: Turn, turn: Turn) -> None:
@@ -176,6 +198,8 @@ class Promises:
         if turn.reason != "preempted":
             self._preempted[turn.session_id] = 0
             return
+        if turn.turn_id in self._for_good:
+            self._world.fail(f"{_name(turn)} was pre-empted after a tool without replay")
         self._preempted[turn.session_id] += 1
         if self._preempted[turn.session_id] > PREEMPTED_MOST:
             self._world.fail(f"{_name(turn)}: heartbeats were pre-empted three times")
@@ -190,6 +214,8 @@ class Promises:
         if host is None or host.outcome != "replied":
             self._world.fail(f"{_name(turn)} was merged into what did not reply: {host}")
             return
+        if turn.target not in {None, host.target}:
+            self._world.fail(f"{_name(turn)} is to be told {turn.target}, not {host.target}")
         if turn.text not in (host.reply or "").split():
             self._world.fail(
                 f"{_name(turn)} is answered by {host.reply!r}, which heard nothing"
@@ -220,9 +246,21 @@ class Promises:
 
     # ------------------------------------------------------------------- holds
 
+    def by_token(self, name: str, token: int, *, turn_id: Any, session_id: Any) -> None:
+        """A transaction was made under *token*: by the lease as it stood before?"""
+        if session_id is None:
+            session_id = self._control.turns[turn_id].session_id
+        held = self._held.get(session_id)
+        if held is None or held[1] != token or turn_id not in {None, held[0]}:
+            self._world.fail(
+                f"{name} was made for {turn_id or session_id} under token {token}: the lease"
+                f" was {held}"
+            )
+
     def _holds(self) -> None:
         control, fail = self._control, self._world.fail
         leases = control.leases
+        self._held = {each: (lease.turn_id, lease.token) for each, lease in leases.items()}
         for session_id, lease in leases.items():
             if lease.token < self._tokens[session_id]:
                 fail(f"token {lease.token} of {session_id}, after {self._tokens[session_id]}")
@@ -263,6 +301,8 @@ class Promises:
 
     def effect(self, prompt: Prompt, call: ToolCall) -> None:
         self._effects[call.call_id] += 1
+        if call.replay == "never":
+            self._for_good.add(prompt.turn_id)
         if call.replay == "never" and self._effects[call.call_id] > 1:
             self._world.fail(f"{prompt.text}: {call.call_id} ran twice, and never should")
 

@@ -145,8 +145,9 @@ class Records:
     # -------------------------------------------------------------------- reading
 
     def of(self, session_id: str) -> Record | None:
-        found = (each for each in self._records.values() if each.session_id == session_id)
-        return next(found, None)
+        """Its transcript; one that a dead process was about to publish is shorter."""
+        found = [each for each in self._records.values() if each.session_id == session_id]
+        return max(found, key=lambda each: each.read, default=None)
 
     def followed(self, turn: Turn) -> bool:
         """Whether another turn's message stands under its question: then it has to stay."""

@@ -9,7 +9,7 @@ after a sender that died, and must not become two turns.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.errors import (
@@ -21,6 +21,7 @@ from holdfast.errors import (
     QueueFullError,
     RejectedError,
     StoreError,
+    UnknownChannelError,
 )
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from holdfast._runtime.receipts import Outcome
     from holdfast._runtime.runtime import Holdfast
+    from holdfast.testing._sim_handing import Letting
 
 __all__ = ["KEYS", "Message", "Sender", "drawn"]
 
@@ -36,8 +38,38 @@ KEYS: Final = ("agent:main:main", "agent:main:ops", "agent:main:direct:ann")
 LANES: Final[Mapping[str, int]] = {
     "user": 8, "mail": 3, "cron": 3, "heartbeat": 3, "subagent": 2,
 }  # fmt: skip
-PRESSED: Final[Mapping[str, int]] = {"user": 4, "heartbeat": 6}  #: People against heartbeats.
+POLICIES: Final[Mapping[str, int]] = {
+    "enqueue": 5, "collect": 3, "steer": 3, "interrupt": 2, "rollback": 1, "reject": 1,
+}  # fmt: skip
 AGAIN_S: Final = 0.2  #: After a store that did not answer.
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """What kind of messages come together in one run."""
+
+    often: int
+    lanes: Mapping[str, int] = field(default_factory=lambda: LANES)
+    policies: Mapping[str, int] = field(default_factory=lambda: POLICIES)
+    most: int = 9
+    least: int = 2
+    keys_most: int = len(KEYS)
+    gaps_s: tuple[float, ...] = (0.0, 0.0, 0.0, 0.01, 0.1, 0.6)
+    beats: int = 0  #: So many heartbeats wait before anybody else comes.
+    cancelled: float = 0.15
+    own: float = 0.08  #: How many are answered by their senders, …
+    asked: float = 0.04  #: … and behind how many somebody asks for the session.
+
+
+CROWDS: Final = (
+    Crowd(80),
+    Crowd(  # People against heartbeats.
+        12, {"user": 3, "heartbeat": 1}, {"enqueue": 9, "collect": 1}, most=10, least=8,
+        keys_most=1, gaps_s=(0.1, 0.3, 0.4), own=0.0, asked=0.0, cancelled=0.04, beats=4,
+    ),
+    # Everybody wants the session at once.
+    Crowd(8, keys_most=2, gaps_s=(0.0, 0.01, 0.1), own=0.35, asked=0.5),
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -56,6 +88,8 @@ class Message:
     cancelled_after_s: float | None = None  #: Somebody wants its end, …
     rolled_back: bool = False  #: … and its question gone.
     resets: bool = False  #: Its key names a new session right after it was accepted.
+    asked_after_s: float | None = None  #: Somebody asks for its session.
+    thinks_s: float = 0.02  #: Of one that its sender answers.
     refused: str | None = None  #: Why it was not accepted.
     turn_id: str | None = None  #: As its sender knows it.
     sent: bool = False  #: Handed in at least once.
@@ -67,28 +101,35 @@ class Message:
         return self.refused is not None or self.heard is not None
 
 
-def drawn(lots: Random, policies: Mapping[str, int], most: int) -> list[Message]:
+def drawn(lots: Random) -> list[Message]:
     """The messages of one run."""
-    keys = KEYS[: lots.randint(1, len(KEYS))]
-    lanes = LANES if lots.random() < 0.85 else PRESSED
+    crowd = lots.choices(CROWDS, [each.often for each in CROWDS])[0]
+    keys = KEYS[: lots.randint(1, crowd.keys_most)]
+    lanes, policies = crowd.lanes, crowd.policies
     found: list[Message] = []
     at_s = 0.0
-    for number in range(lots.randint(2, most)):
-        at_s += lots.choice((0.0, 0.0, 0.0, 0.01, 0.1, 0.6))
+    for number in range(lots.randint(crowd.least, crowd.most)):
+        early = number < crowd.beats
+        at_s += 0.0 if early else lots.choice(crowd.gaps_s)
         found.append(
             Message(
                 f"m{number}", at_s, lots.choice(keys),
-                lots.choices(list(lanes), list(lanes.values()))[0],
+                "heartbeat" if early else lots.choices(list(lanes), list(lanes.values()))[0],
                 lots.choices(list(policies), list(policies.values()))[0],
                 repeats=lots.random() < 0.7,
-                own=lots.random() < 0.08,
+                own=lots.random() < crowd.own,
                 cancelled_after_s=(
-                    lots.choice((0.0, 0.01, 0.1, 0.5)) if lots.random() < 0.15 else None
+                    lots.choice((0.0, 0.01, 0.1, 0.5))
+                    if lots.random() < crowd.cancelled else None
                 ),
                 rolled_back=lots.random() < 0.4,
                 sender=lots.choice((None, "ann", "ann", "bob")),
                 target=lots.choice((None, None, "sim:ann", "sim:bob")),
                 resets=lots.random() < 0.06,
+                asked_after_s=(
+                    lots.choice((0.0, 0.05, 0.3)) if lots.random() < crowd.asked else None
+                ),
+                thinks_s=lots.choice((0.02, 0.02, 0.3, 1.5)),
             )
         )  # fmt: skip
     return found
@@ -97,8 +138,8 @@ def drawn(lots: Random, policies: Mapping[str, int], most: int) -> list[Message]
 class Sender:
     """Hands messages in, in one process.  Loop-bound."""
 
-    def __init__(self, hf: Holdfast, now_s: Any) -> None:
-        self._hf, self._now_s = hf, now_s
+    def __init__(self, hf: Holdfast, now_s: Any, letting: Letting) -> None:
+        self._hf, self._now_s, self._letting = hf, now_s, letting
 
     async def send(self, message: Message) -> None:
         """See that *message* is accepted, and hear of its outcome; or that it is refused."""
@@ -111,7 +152,7 @@ class Sender:
             return
         try:
             receipt = await self._hand_in(message)
-        except (RejectedError, QueueFullError, DeadlockError) as error:
+        except (RejectedError, QueueFullError, DeadlockError, UnknownChannelError) as error:
             message.refused = error.code
             return
         if receipt is None:
@@ -125,6 +166,9 @@ class Sender:
             await self._until_served(
                 lambda: self._hf.cancel(receipt.turn_id, rollback=message.rolled_back)
             )
+        if message.asked_after_s is not None:
+            await asyncio.sleep(message.asked_after_s)
+            await self._letting.ask(self._hf, message.key)
         while message.heard is None:
             try:
                 message.heard = await receipt.outcome()
@@ -169,8 +213,10 @@ class Sender:
         try:
             async with self._hf.turn(message.key, message.text, lane=message.lane) as turn:
                 message.turn_id = turn.turn_id
-                await asyncio.sleep(0.02)
-                await turn.reply(f"reply to {message.text}")
+                await asyncio.sleep(message.thinks_s)
+                text = f"reply to {message.text}"
+                await turn.reply(text)
+                self._letting.told[turn.turn_id] = text
         except DrainingError:
             raise
         except (LeaseLostError, CoordinationError, StoreError) as error:

@@ -7,6 +7,7 @@ one may be stopped or killed, or the store may fail, having done what was asked 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from holdfast.backends.files.lock import tally
@@ -51,6 +52,8 @@ class SteppedStore(SimStore):
 
     Args:
         changed: called after every transaction that may have changed something.
+        by_token: called before that, if it was made under a fencing token: its name, the
+            token, and what it was for.
     """
 
     def __init__(
@@ -59,19 +62,21 @@ class SteppedStore(SimStore):
         settings: Settings,
         sim: World,
         changed: Callable[[], None],
+        by_token: Callable[..., None],
     ) -> None:
         super().__init__(control, settings)
-        self.control = _SteppedControl(control, self.owner.owner_id, sim, changed)
+        self.control = _SteppedControl(control, self.owner.owner_id, sim, changed, by_token)
 
 
 class _SteppedControl(MemoryControl):
     """Its transactions are steps of the simulation, each under its own name."""
 
     def __init__(
-        self, control: Control, owner_id: OwnerId, sim: World, changed: Callable[[], None]
-    ) -> None:
+        self, control: Control, owner_id: OwnerId, sim: World,
+        changed: Callable[[], None], by_token: Callable[..., None],
+    ) -> None:  # fmt: skip
         super().__init__(control, owner_id)
-        self._sim, self._changed = sim, changed
+        self._sim, self._changed, self._by_token = sim, changed, by_token
         self._writes: set[int] = set()
 
     async def _write(self, run: Callable[[Any], T], **how: Any) -> T:
@@ -81,8 +86,8 @@ class _SteppedControl(MemoryControl):
         finally:
             self._writes.discard(id(run))
 
-    def _read(self, run: Callable[[Any], T]) -> T:
-        name, writes = f"control.{_name_of(run)}", id(run) in self._writes
+    def _read(self, run: Any) -> Any:
+        name, writes = _named(run.__qualname__), id(run) in self._writes
         try:
             after = self._sim.step(name, ())
         except OSError as error:
@@ -91,13 +96,23 @@ class _SteppedControl(MemoryControl):
         if self._sim.trace is not None:
             self._sim.note_call(name, (), done)
         if writes:
+            if "token" in run.__code__.co_freevars:
+                self._by_token(name, **_under_token(run))
             self._changed()
             if after is not None:
                 raise UnavailableError(path="sim:", detail=str(after), landed=None) from after
         return done
 
 
-def _name_of(run: Any) -> str:
+def _under_token(run: Any) -> dict[str, Any]:
+    """The token that a transaction's body was given, and the turn or session it is for."""
+    given = zip(run.__code__.co_freevars, run.__closure__, strict=True)
+    named = {name: cell.cell_contents for name, cell in given}
+    return {each: named.get(each) for each in ("token", "turn_id", "session_id")}
+
+
+@lru_cache(maxsize=1024)
+def _named(qualname: str) -> str:
     """The port's method that a transaction's body stands in."""
-    words: list[str] = run.__qualname__.split(".")
-    return words[1] if len(words) > 1 else words[0]
+    words = qualname.split(".")
+    return f"control.{words[1] if len(words) > 1 else words[0]}"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from holdfast._core.settings import Lane, Settings
 from holdfast.backends.memory.world import World as Control
 from holdfast.testing._sim_channels import SETTLED, Receiver
+from holdfast.testing._sim_handing import Letting
 from holdfast.testing._sim_program import Program
 from holdfast.testing._sim_promises import Promises
 from holdfast.testing._sim_records import Records
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AIMS", "Whole"]
 
-POLICIES: Final[Mapping[str, int]] = {
-    "enqueue": 5, "collect": 3, "steer": 3, "interrupt": 2, "rollback": 1, "reject": 1,
-}  # fmt: skip
 AIMS: Final = (
     "point.append.checked", "point.append.written", "point.commit.appended",
     "point.commit.released", "point.effect.loaded", "point.effect.left",
@@ -46,6 +44,7 @@ AIMS: Final = (
     "control.take", "control.add_made", "control.begin_tool", "control.end_tool",
     "effect.deliver", "effect.delivered", "control.next", "control.settle",
     "control.wait_for", "control.regain", "control.reset", "control.bury",
+    "control.ask_handover", "control.answer_handover", "control.set_draining",
 )  # fmt: skip
 BOUND_S: Final = 30.0  #: After the storm every turn has its outcome within this, …
 BOUND_EACH_S: Final = 10.0  #: … and this for each turn.
@@ -66,14 +65,15 @@ class Whole:
             new_id=self._new_id,
         )
         self.records = Records(world, lambda: self.control.turns)
-        self.promises = Promises(world, self.control, self.settings, self.records)
+        self.letting = Letting(world, self.control)
+        self.promises = Promises(world, self.control, self.settings, self.records, self.letting)
         self.receiver = Receiver(world, lambda: self.control.deliveries)
         self._owed: dict[str, Delivery] = {}
         #: One machine's channel: the same in every process.
         self.ambiguous: Ambiguous = world.lots.choice(("resend", "give_up"))
         self.reconciles = world.lots.random() < 0.4
         self.over = False
-        self.messages = drawn(world.lots, POLICIES, 9)
+        self.messages = drawn(world.lots)
         self._programs: dict[int, Program] = {}  #: By the number of their process.
         self._calm_at_s: float | None = None  #: Since when no storm strikes.
         world.oracle.turns = self
@@ -216,6 +216,7 @@ class Whole:
         if control.leases or control.slots:
             fail(f"left: leases {control.leases}, slots {control.slots}")
         self.receiver.final()
+        self.letting.final()
         texts = {turn.text: turn for turn in control.turns.values()}
         for message in self.messages:
             self._look_at(message, texts.get(message.text))
@@ -235,8 +236,8 @@ class Whole:
 
     @property
     def outcomes(self) -> Mapping[str, int]:
-        """What came of the turns, and how often."""
-        return self.promises.outcomes
+        """What came of the turns, and of who was asked to let go; and how often."""
+        return self.promises.outcomes + self.letting.answers
 
     def now_s(self) -> float:
         """True time: of the world, and of no process."""

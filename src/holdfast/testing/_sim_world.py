@@ -241,7 +241,9 @@ class World(Stage):
             self.fail(f"more than {self.steps_max} steps: somebody runs in a circle")
         if self.events and self.events[0][0] <= self.now_ns:
             self.fire()
-        if self.storm is not None:
+        if self.storm is not None and (
+            self.steps == self.strike_at or thread.doom is not None or name in self.aims
+        ):
             self._storms(self.storm, thread, name)
         chosen = self.policy.at_point(self.ready, thread, name, args)
         if chosen is not None or thread.process.frozen or thread.process.dead:

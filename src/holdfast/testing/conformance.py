@@ -43,6 +43,7 @@ from holdfast.testing import (
     _conform_making,
     _conform_merges,
     _conform_order,
+    _conform_owed,
     _conform_owners,
     _conform_pages,
     _conform_pick,
@@ -79,6 +80,7 @@ PARTS = (
     _conform_live,
     _conform_making,
     _conform_deliveries,
+    _conform_owed,
     _conform_telling,
 )
 

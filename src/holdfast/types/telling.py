@@ -86,11 +86,13 @@ class Why:
     runners: tuple[tuple[Owner, bool], ...]  #: Of its agent, draining ones left out; permanent?
     owed: int  #: Deliveries that are not terminal.
     deliveries: tuple[Owed, ...]  #: The first of them.
+    senders: tuple[Owner, ...] = ()  #: Who attempts any of those.
 
     @property
     def owners(self) -> tuple[Owner, ...]:
         """Every process that is named here, once."""
         found = {owner.owner_id: owner for owner, _ in self.runners}
+        found |= {owner.owner_id: owner for owner in self.senders}
         if self.holder is not None and self.holder.owner is not None:
             found[self.holder.owner.owner_id] = self.holder.owner
         return tuple(found.values())

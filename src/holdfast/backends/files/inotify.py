@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["watch"]
 
+#: Where many processes commit, to be woken by each costs as much as to commit.
+DEAF_S: Final = 0.01
+
 _IN_MODIFY: Final = 0x2
 _IN_CREATE: Final = 0x100
 _FLAGS: Final = os.O_CLOEXEC | os.O_NONBLOCK
@@ -29,13 +32,14 @@ _EVENTS_BYTES: Final = 65_536
 _EVENT: Final = struct.Struct("@iIII")  #: Watch, mask, cookie, length of the name after it.
 
 
-def watch(path: str, told: Callable[[set[str]], None]) -> Callable[[], None]:
+def watch(path: str, told: Callable[[set[str]], object]) -> Callable[[], None]:
     """
     Call *told* on the running event loop after *path* was written to.
 
     Args:
         path: a file, or a directory whose files are meant.
-        told: gets the names of the files in it, each once; a file's own name is "".
+        told: gets the names of the files in it, each once; a file's own name is "".  If it
+            answers False, nobody cares now, and what follows is told `DEAF_S` later, as one.
 
     Returns:
         Stops watching.
@@ -53,13 +57,20 @@ def watch(path: str, told: Callable[[set[str]], None]) -> Callable[[], None]:
         raise UnavailableError(path=path, detail=f"inotify: {os.strerror(code)}")
     loop = asyncio.get_running_loop()
 
+    deaf: asyncio.TimerHandle | None = None
+
     def readable() -> None:
+        nonlocal deaf
         with suppress(BlockingIOError):
-            told(_names(fs.table.read(fd, _EVENTS_BYTES)))
+            if told(_names(fs.table.read(fd, _EVENTS_BYTES))) is False:
+                loop.remove_reader(fd)
+                deaf = loop.call_later(DEAF_S, loop.add_reader, fd, readable)
 
     loop.add_reader(fd, readable)
 
     def stop() -> None:
+        if deaf is not None:
+            deaf.cancel()
         loop.remove_reader(fd)
         fs.table.close(fd)
 

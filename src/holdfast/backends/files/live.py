@@ -55,8 +55,12 @@ class FilesLive:
 
     def open(self, turn_id: TurnId, token: FencingToken) -> LiveFile:
         """Raises OSError; live output is a view, and its loss must not cost a turn."""
-        self._make_directory()
-        return LiveFile(self.path(turn_id, token))
+        path = self.path(turn_id, token)
+        try:
+            return LiveFile(path)
+        except FileNotFoundError:
+            self._make_directory()
+        return LiveFile(path)
 
     def turn_ids(self) -> set[str]:
         """Every turn that has a log."""

@@ -253,9 +253,27 @@ class FilesReading:
         return self.ask(lambda db: making.tool_calls(db, turn_id))
 
     def deliveries(self, turn_id: TurnId) -> list[Delivery]:
-        return self.ask(
-            lambda db: deliveries.deliveries(db, turn_id=turn_id, state=None, after=0)
-        )
+        rows: list[Delivery] = []
+        seq = 0
+        while page := self.ask(
+            lambda db, seq=seq: deliveries.deliveries(  # type: ignore[misc]
+                db, turn_id=turn_id, state=None, after=seq
+            )
+        ):
+            rows += page
+            seq = page[-1].seq
+        return rows
+
+    def owed(
+        self, session_id: SessionId | None, channel: str | None, state: str | None
+    ) -> Iterator[Delivery]:
+        """Parts of replies, in the order in which they came to be owed."""
+        seq = 0
+        while page := self.ask(
+            lambda db, seq=seq: deliveries.listed(db, session_id, channel, state, seq)  # type: ignore[misc]
+        ):
+            yield from page
+            seq = page[-1].seq
 
     def live_log(self, turn_id: TurnId) -> str | None:
         """Where the turn's newest live log is, if it has one."""

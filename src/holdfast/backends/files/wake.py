@@ -35,9 +35,10 @@ class Wake:
         with suppress(OSError):  # A full disk costs a hint; polling is the truth.
             fs.table.pwrite(self._fd, b"\0", 0)
 
-    def watch(self, told: Callable[[], None]) -> Callable[[], None]:
+    def watch(self, told: Callable[[], object]) -> Callable[[], None]:
         """
-        Call *told* on the running event loop after each poke; several may come as one.
+        Call *told* on the running event loop after each poke; several may come as one, and do
+        for `inotify.DEAF_S` if it answers False: nobody cares now.
 
         Returns:
             Stops watching.

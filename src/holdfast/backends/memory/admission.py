@@ -68,7 +68,7 @@ def admit(world: World, asked: Admission, known_agents: Collection[str]) -> Admi
     _check_wait(world, session_id, asked, stand)
     if room is None:
         room = make_room(world, key, asked.agent_id)
-    policies.press(world, room, asked)
+    policies.press(world, room, asked, stand)
     policies.wait_longer(world, stand)
     turn = _new_turn(world, room, key, asked, stand, now_ms)
     if asked.idempotency_key is not None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "deliveries",
     "disown",
+    "drop",
     "due_ms",
     "expire",
     "fetch",
@@ -123,11 +124,21 @@ def expire(world: World, at_ms: int | None = None) -> int:
     ]
     over.sort(key=lambda row: (row.expires_ms, row.seq))
     for row in over[:EXPIRE_SLICE]:
-        lost = row.state == State.UNKNOWN.value
-        landing = delivery.step(row.state, Event.EXPIRE)
-        hint = delivery.MAY_HAVE_ARRIVED if lost else None
-        _move(world, row, landing, None, reason="expired", hint=hint)
+        _give_up(world, row, "expired")
     return len(over[:EXPIRE_SLICE])
+
+
+def drop(world: World, delivery_id: str) -> Delivery:
+    """See the port."""
+    row = fetch(world, delivery_id)
+    return _give_up(world, row, "dropped") if delivery.may_drop(row.state) else row
+
+
+def _give_up(world: World, row: Delivery, reason: str) -> Delivery:
+    lost = row.state == State.UNKNOWN.value
+    landing = delivery.step(row.state, Event.EXPIRE)
+    hint = delivery.MAY_HAVE_ARRIVED if lost else None
+    return _move(world, row, landing, None, reason=reason, hint=hint)
 
 
 def disown(world: World, owner_id: OwnerId) -> int:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from holdfast._core.turns import ABORTS, Event, State
 from holdfast.backends.memory.order import heads, is_full
 from holdfast.backends.memory.owing import owe_reply
+from holdfast.backends.memory.owners import hand_on
 from holdfast.backends.memory.rows import change, fetch_turn, guard, hosted, move
 from holdfast.backends.memory.world import Lease
 from holdfast.errors import LeaseLostError
@@ -187,7 +188,10 @@ def put_back(
     Back to its place in the queue, with or without its attempt (`what`); who is merged into
     it stays so.  An abort that wanted just that is done.
     """
-    turn = move(world, guard(world, turn_id, token), what, reason=reason)
+    held = guard(world, turn_id, token)
+    turn = move(world, held, what, reason=reason)
+    if reason == "handed_over" and not turn.bound:
+        turn = hand_on(world, turn, held.owner_id)
     reruns = turn.reruns + (reason == "taken_over")
     not_before_ms = world.clock_ms() + delay_ms if delay_ms else 0
     turn = change(world, turn_id, not_before_ms=not_before_ms, reruns=reruns)

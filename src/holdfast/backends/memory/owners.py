@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from holdfast.backends.memory.world import Lease, World
-    from holdfast.types import Owner, OwnerId, SessionId, TurnId
+    from holdfast.types import Owner, OwnerId, SessionId, Turn, TurnId
 
 __all__ = [
     "beat",
     "bury",
     "commits",
+    "hand_on",
     "leave",
     "look",
     "permanent_runners",
@@ -61,6 +62,25 @@ def permanent_runners(world: World, agent_id: str) -> list[Owner]:
         for row in world.owners.values()
         if row.agents.get(agent_id) and not row.draining
     ]
+
+
+def hand_on(world: World, turn: Turn, owner_id: OwnerId | None) -> Turn:
+    """
+    Make somebody else than *owner_id*, who let go of *turn*, its home, if anybody can run it.
+
+    First those that stay; other runners run only the session in which they wait themselves.
+    """
+    waiting = (world.turns[each] for each in world.rooms[turn.session_id].waiting)
+    homes = {each.home for each in waiting}
+    others = [
+        (not row.agents[turn.agent_id], other)
+        for other, row in world.owners.items()
+        if turn.agent_id in row.agents
+        and other != owner_id
+        and not row.draining
+        and (row.agents[turn.agent_id] or other in homes)
+    ]
+    return change(world, turn.turn_id, home=min(others)[1]) if others else turn
 
 
 def beat(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast._core.lanes import is_people
 from holdfast.backends.memory.aborting import ask_to_end
+from holdfast.backends.memory.order import head_of_room
 from holdfast.backends.memory.rows import HEARTBEAT, change, hosted
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ PREEMPTED_MOST: Final = 2  #: Heartbeats in a row.
 QUIETS_MOST: Final = 10  #: A burst waits for so many quiet windows at most.
 #: Policies whose messages make the running turn end → why it ends.
 _PRESSING: Final = {"interrupt": "interrupted", "rollback": "rolled_back"}
-_YIELDING: Final = frozenset({"reject", "steer"})  #: They pre-empt nothing.
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def stand_of(world: World, room: Room | None, asked: Admission, now_ms: int) -> 
     """Where *asked* stands by its policy.  Changes nothing.  *room*: None, a new session."""
     if asked.policy == "steer":
         running = None if room is None else _running(world, room)
-        if running is None or running.abort_requested or asked.bound:
+        if running is None or not _answers(world, running, asked):
             return Stand()
         return Stand(running.turn_id)
     if asked.policy != "collect":
@@ -50,17 +50,19 @@ def stand_of(world: World, room: Room | None, asked: Admission, now_ms: int) -> 
     return Stand(host.turn_id, min(until_ms, host.accepted_ms + QUIETS_MOST * asked.quiet_ms))
 
 
-def press(world: World, room: Room, asked: Admission) -> None:
+def press(world: World, room: Room, asked: Admission, stand: Stand) -> None:
     """Ask the running turn to end, if the policy or the lane of *asked* says so."""
-    running = _running(world, room)
-    if running is None:
-        return
     if asked.policy in _PRESSING:
-        running = ask_to_end(world, running, _PRESSING[asked.policy])
+        pressed = _running(world, room, recovering=True) or _going_on(world, room)
+        if pressed is not None:
+            ask_to_end(world, pressed, _PRESSING[asked.policy])
+        return
+    running = _running(world, room)
     if (
-        is_people(asked.lane)
+        running is not None
+        and is_people(asked.lane)
         and asked.preempts
-        and asked.policy not in _YIELDING
+        and running.turn_id != stand.host
         and running.lane == HEARTBEAT
         and not running.bound
         and not running.abort_requested
@@ -81,10 +83,28 @@ def wait_longer(world: World, stand: Stand) -> None:
         change(world, stand.host, not_before_ms=stand.not_before_ms)
 
 
-def _running(world: World, room: Room) -> Turn | None:
-    """The turn that runs in *room*, unless somebody is ending its attempt."""
+def _running(world: World, room: Room, *, recovering: bool = False) -> Turn | None:
+    """The turn that runs in *room*; *recovering*: or whose attempt is being ended."""
     lease = world.leases.get(room.session.session_id)
-    return None if lease is None or lease.recovering else world.turns[lease.turn_id]
+    if lease is None or (lease.recovering and not recovering):
+        return None
+    return world.turns[lease.turn_id]
+
+
+def _going_on(world: World, room: Room) -> Turn | None:
+    """The turn that has run, went back to its place, and is the next to run."""
+    head = head_of_room(world, room)
+    return None if head is None or head[1].started_at is None else head[1]
+
+
+def _answers(world: World, running: Turn, asked: Admission) -> bool:
+    """Whether the reply of *running* can be the answer to a message that is sent into it."""
+    return (
+        not (running.abort_requested or asked.bound)
+        and asked.target in {None, running.target}
+        and asked.model in {None, running.model}
+        and asked.instructions in {None, world.beside[running.turn_id].instructions}
+    )
 
 
 def _last_of_people(world: World, room: Room) -> Turn | None:

@@ -43,9 +43,22 @@ def newest_token(world: World, session_id: SessionId) -> tuple[int, str] | None:
     return None if lease is None else (FencingToken(lease.token), lease.owner_id)
 
 
-def has_heads(world: World, agents: Collection[str], session_id: SessionId | None) -> bool:
-    """Whether an idle session, or *session_id* alone, has a head that *agents* may run."""
-    return any(turn.agent_id in agents and not turn.bound for turn in heads(world, session_id))
+def has_heads(
+    world: World,
+    agents: Collection[str],
+    session_id: SessionId | None,
+    me: OwnerId | None = None,
+) -> bool:
+    """
+    Whether an idle session, or *session_id* alone, has a head that *agents* may run; less
+    those whose home, other than *me*, is alive to start them.
+    """
+    live = {each for each, row in world.owners.items() if not row.draining}
+    others = live - {me} if me is not None else set()
+    return any(
+        turn.agent_id in agents and not turn.bound and turn.home not in others
+        for turn in heads(world, session_id)
+    )
 
 
 def is_head(world: World, turn_id: TurnId) -> bool:

@@ -174,7 +174,9 @@ def _let_go(world: World, turn: Turn) -> dict[str, Any]:
 def _ended(world: World, turn: Turn, reason: str | None) -> dict[str, Any]:
     for guest in hosted(world, turn.turn_id):
         unhost(world, guest)
-    if turn.lane == HEARTBEAT and reason != "preempted":
+    # One that had its run, and where it gets its outcome: not once its deliveries are over.
+    had_its_run = turn.started_at is not None and turn.outcome is None
+    if turn.lane == HEARTBEAT and had_its_run and reason != "preempted":
         world.rooms[turn.session_id].preempted = 0
     world.beside[turn.turn_id].seed = None
     world.made.pop(turn.turn_id, None)

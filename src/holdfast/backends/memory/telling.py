@@ -88,6 +88,8 @@ def why(world: World, session_id: SessionId, known: Mapping[str, Lane]) -> Why:
         for each in world.deliveries.values()
         if each.session_id == session_id and not delivery.terminal(each.state)
     ]
+    deliveries = tuple(_owed(world, each) for each in owed[:OWED_MAX])
+    senders = sorted({each.owner_id for each in deliveries if each.owner_id is not None})
     return Why(
         session=room.session,
         keys=tuple(sorted(room.keys)),
@@ -96,7 +98,8 @@ def why(world: World, session_id: SessionId, known: Mapping[str, Lane]) -> Why:
         waiting_count=len(room.waiting),
         runners=tuple(sorted(runners, key=lambda one: (not one[1], one[0].owner_id))),
         owed=len(owed),
-        deliveries=tuple(_owed(world, each) for each in owed[:OWED_MAX]),
+        deliveries=deliveries,
+        senders=tuple(world.owners[each].owner for each in senders if each in world.owners),
     )
 
 

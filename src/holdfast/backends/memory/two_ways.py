@@ -36,7 +36,7 @@ class TwoWays:
         """Nothing of this owner goes on.  Idempotent."""
         self._world.kill(self._owner_id)
 
-    def watch(self, told: Callable[[], None]) -> Callable[[], None]:
+    def watch(self, told: Callable[[], object]) -> Callable[[], None]:
         """Call *told* on this event loop after each change of the rows."""
         self.check_open()
         return self._world.watch(self._owner_id, told)

@@ -97,7 +97,7 @@ class OwnerRow:
 @dataclass(frozen=True, slots=True)
 class _Watcher:
     loop: asyncio.AbstractEventLoop
-    told: Callable[..., None]
+    told: Callable[..., object]
 
 
 class World:
@@ -192,7 +192,7 @@ class World:
     # ---------------------------------------------------------------- being told, dying
 
     def watch(
-        self, owner_id: OwnerId, told: Callable[..., None], *, logs: bool = False
+        self, owner_id: OwnerId, told: Callable[..., object], *, logs: bool = False
     ) -> Callable[[], None]:
         """Call *told* on the running loop at each change.  Returns: stops watching."""
         mark = object()

@@ -65,9 +65,11 @@ def _shared(leases: int, waits: int, room: int | None) -> tuple[int, int]:
 def _summary(told: Mapping[str, Any]) -> list[str]:
     counted = told["last_minute"].items()
     recent = ", ".join(f"{count} {_plural(name, count)}" for name, count in counted if count)
+    owed = f"{told['owed']} {_plural('parts', told['owed'])} owed, " if told["owed"] else ""
+    now = f"{told['running']} running, {told['waiting']} waiting"
     return [
         f"{told['at'][11:19]} UTC  {told['store']}",
-        f"{told['running']} running, {told['waiting']} waiting, {told['sessions']} sessions",
+        f"{now}, {owed}{told['sessions']} {_plural('sessions', told['sessions'])}",
         f"last minute: {recent or 'nothing ended, nothing taken over'}",
     ]
 

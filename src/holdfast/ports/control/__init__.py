@@ -42,6 +42,9 @@ class ControlStore(
         ...
 
     async def close(self) -> None: ...
-    def watch(self, told: Callable[[], None]) -> Callable[[], None]:
-        """Hint *told* (on the running loop) when others commit.  Returns: stops watching."""
+    def watch(self, told: Callable[[], object]) -> Callable[[], None]:
+        """
+        Hint *told* (on the running loop) when others commit.  If it answers False nobody cares
+        now, and the next hint may be some milliseconds late.  Returns: stops watching.
+        """
         ...

@@ -69,6 +69,18 @@ class Delivering(Protocol):
         """
         ...
 
+    async def drop_delivery(self, delivery_id: str) -> Delivery:
+        """
+        Somebody says that nobody wants it any more: it is `failed`, reason `dropped`.
+
+        Returns:
+            Its row, as it stands now: unchanged if it is being sent, or has ended.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        ...
+
     async def deliveries(
         self, *, turn_id: TurnId | None = None, state: str | None = None, after: int = 0
     ) -> list[Delivery]:

@@ -40,9 +40,18 @@ class Leasing(Protocol):
         ...
 
     async def has_heads(
-        self, agents: Collection[str], *, session_id: SessionId | None = None
+        self,
+        agents: Collection[str],
+        *,
+        session_id: SessionId | None = None,
+        owner_id: OwnerId | None = None,
     ) -> bool:
-        """Whether a pick could find anything at all.  Cheap; no lock."""
+        """
+        Whether a pick could find anything at all.  Cheap; no lock.
+
+        Args:
+            owner_id: leave out what homes other than this one are alive to start.
+        """
         ...
 
     async def is_head(self, turn_id: TurnId) -> bool:

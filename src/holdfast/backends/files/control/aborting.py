@@ -32,23 +32,31 @@ def cancel(
 
     One that never started, and whose question was not taken by a host, ends here.  Any other
     keeps its state with `abort_requested` set: its question may stand in the transcript, so
-    an entry has to end it first.  What is to go back to its place, and stands there, stays.
+    an entry has to end it first.  So does one that is to be rolled back while its host runs,
+    which may be writing its question down just now.  What is to go back to its place, and
+    stands there, stays.
     """
     turn = fetch_turn(db, turn_id)
     reason = "rolled_back" if rollback else reason
     if rollback and turn.outcome == "replied":
         detail = f"turn {turn_id} has committed its reply; nothing was changed"
-        raise RejectedError(session=turn.session_key, detail=detail)
+        hint = "what was said stays said: send a message that corrects it"
+        raise RejectedError(session=turn.session_key, detail=detail, hint=hint)
     if turn.state == State.ACCEPTED.value:
         outcome = ABORTS[reason]
         if outcome is None:
             return turn
-        if turn.started_at is None and turn.asked_entry is None:
+        asked = turn.asked_entry is not None or (rollback and _has_a_running_host(db, turn))
+        if turn.started_at is None and not asked:
             move(db, turn, Event.END, outcome=outcome, reason=reason)
             return fetch_turn(db, turn_id)
     if turn.state in {State.ACCEPTED.value, State.RUNNING.value}:
         ask_to_end(db, turn, reason)
     return fetch_turn(db, turn_id)
+
+
+def _has_a_running_host(db: sqlite3.Connection, turn: Turn) -> bool:
+    return turn.host is not None and fetch_turn(db, turn.host).state == State.RUNNING.value
 
 
 def ask_to_end(db: sqlite3.Connection, turn: Turn, reason: str) -> None:

@@ -5,7 +5,7 @@ body; it raises before it writes, or not at all.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from holdfast._core import keys
 from holdfast._core.turns import Event, State, step
@@ -13,7 +13,13 @@ from holdfast._stamps import now_iso, uuid7
 from holdfast.backends.files.control import policies, waits
 from holdfast.backends.files.control.clock import tick_ms
 from holdfast.backends.files.control.queries import known_agents
-from holdfast.backends.files.control.rows import event, fetch_session, fetch_turn
+from holdfast.backends.files.control.rows import (
+    COLUMNS,
+    event,
+    fetch_session,
+    fetch_turn,
+    to_turn,
+)
 from holdfast.errors import (
     BadKeyError,
     IdempotencyConflictError,
@@ -22,16 +28,26 @@ from holdfast.errors import (
     RejectedError,
     UnknownAgentError,
 )
-from holdfast.types import Admitted, SessionId
+from holdfast.types import Admitted, Session, SessionId
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Collection
 
     from holdfast.backends.files.control.policies import Stand
-    from holdfast.types import Admission, Session, Turn, TurnId
+    from holdfast.types import Admission, Turn, TurnId
 
 __all__ = ["admit", "admitted", "make_alias", "make_session", "resolve"]
+
+#: The columns of `types.Session`, in its order, and two more: one statement, in the gate.
+_STANDS: Final = f"""
+SELECT {", ".join(f"s.{name}" for name in Session.__dataclass_fields__)},
+       (SELECT coalesce(sum(waiting + hosted), 0) FROM queues AS q
+         WHERE q.session_id = s.session_id),
+       EXISTS (SELECT 1 FROM leases AS l WHERE l.session_id = s.session_id)
+  FROM keys AS k CROSS JOIN sessions AS s ON s.session_id = k.session_id
+ WHERE k.session_key = ?
+"""
 
 
 def resolve(db: sqlite3.Connection, key: str) -> str:
@@ -73,8 +89,8 @@ def admit(db: sqlite3.Connection, asked: Admission, known_agents: Collection[str
     if earlier is not None:
         return Admitted(earlier, fresh=False)
     _check_agent(db, asked.agent_id, known_agents)
-    session = _session(db, key)
-    _check_room(db, session, key, asked)
+    session, waiting, leased = _stands(db, key)
+    _check_room(key, asked, waiting, leased=leased)
     now_ms = tick_ms(db)
     known = None if session is None else session.session_id
     stand = policies.stand_of(db, known, asked, now_ms)
@@ -82,9 +98,10 @@ def admit(db: sqlite3.Connection, asked: Admission, known_agents: Collection[str
         session = make_session(db, key, asked.agent_id)
     else:
         _check_wait(db, session, asked, stand)
-    policies.press(db, session.session_id, asked)
+    if leased or (waiting and asked.policy in policies.PRESSING):
+        policies.press(db, session.session_id, asked, stand)
     policies.wait_longer(db, stand)
-    _insert(db, session, key, asked, stand, now_ms)
+    turn = _insert(db, session, key, asked, stand, now_ms)
     if asked.idempotency_key is not None:
         db.execute(
             "INSERT INTO idempotency VALUES (?, ?, ?, ?)",
@@ -94,7 +111,7 @@ def admit(db: sqlite3.Connection, asked: Admission, known_agents: Collection[str
         db, "accepted", session.session_id, asked.turn_id, asked.home,
         lane=asked.lane, host=stand.host,
     )  # fmt: skip
-    return Admitted(fetch_turn(db, asked.turn_id), fresh=True)
+    return Admitted(turn, fresh=True)
 
 
 def admitted(db: sqlite3.Connection, turn_id: TurnId) -> Admitted | None:
@@ -129,10 +146,10 @@ def _check_agent(db: sqlite3.Connection, agent_id: str, known: Collection[str]) 
         raise UnknownAgentError(agent=agent_id, known=everybody)
 
 
-def _session(db: sqlite3.Connection, key: str) -> Session | None:
-    """The session that *key* names, if there is one."""
-    row = db.execute("SELECT session_id FROM keys WHERE session_key = ?", (key,)).fetchone()
-    return None if row is None else fetch_session(db, SessionId(row[0]))
+def _stands(db: sqlite3.Connection, key: str) -> tuple[Session | None, int, bool]:
+    """The session that *key* names, how many turns wait there, and whether it is leased."""
+    row = db.execute(_STANDS, (key,)).fetchone()
+    return (None, 0, False) if row is None else (Session(*row[:-2]), row[-2], bool(row[-1]))
 
 
 def make_session(db: sqlite3.Connection, key: str, agent_id: str) -> Session:
@@ -148,16 +165,7 @@ def make_session(db: sqlite3.Connection, key: str, agent_id: str) -> Session:
     return fetch_session(db, session_id)
 
 
-def _check_room(
-    db: sqlite3.Connection, session: Session | None, key: str, asked: Admission
-) -> None:
-    waiting, leased = 0, False
-    if session is not None:
-        (waiting,) = db.execute(
-            "SELECT coalesce(sum(waiting + hosted), 0) FROM queues WHERE session_id = ?",
-            (session.session_id,),
-        ).fetchone()
-        leased = waits.holder(db, session.session_id) is not None
+def _check_room(key: str, asked: Admission, waiting: int, *, leased: bool) -> None:
     if asked.policy == "reject" and (waiting or leased):
         raise RejectedError(session=key)
     if waiting >= asked.queue_max:
@@ -177,7 +185,7 @@ def _check_wait(
 def _insert(
     db: sqlite3.Connection, session: Session, key: str, asked: Admission, stand: Stand,
     now_ms: int,
-) -> None:  # fmt: skip
+) -> Turn:  # fmt: skip
     row = {
         "turn_id": asked.turn_id, "session_id": session.session_id, "session_key": key,
         "agent_id": asked.agent_id, "lane": asked.lane, "source": asked.source,
@@ -190,7 +198,9 @@ def _insert(
         "accepted_at": now_iso(), "accepted_ms": now_ms,
         "instructions": asked.instructions, "seed": asked.seed,
     }  # fmt: skip
-    db.execute(
-        f"INSERT INTO turns ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})",
+    made = db.execute(
+        f"INSERT INTO turns ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})"
+        f" RETURNING {COLUMNS}",
         [*row.values()],
-    )
+    ).fetchone()
+    return to_turn(made)

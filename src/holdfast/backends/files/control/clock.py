@@ -29,12 +29,15 @@ def clock_ms(db: sqlite3.Connection) -> int:
 def tick_ms(db: sqlite3.Connection) -> int:
     """The time now, noted: no later boot begins before it.  In a write transaction."""
     at_ms = _monotonic_ms()
-    now_ms = _read(db, at_ms)
-    db.execute(
-        "INSERT INTO clock VALUES (?, ?, ?)"
-        " ON CONFLICT DO UPDATE SET last_ms = max(last_ms, excluded.last_ms)",
-        (_boot(), now_ms - at_ms, now_ms),
-    )
+    row = db.execute(
+        "UPDATE clock SET last_ms = max(last_ms, offset_ms + ?) WHERE boot_id = ?"
+        " RETURNING last_ms",
+        (at_ms, _boot()),
+    ).fetchone()
+    if row is not None:
+        return int(row[0])
+    now_ms = _read(db, at_ms)  # The first of this boot.
+    db.execute("INSERT INTO clock VALUES (?, ?, ?)", (_boot(), now_ms - at_ms, now_ms))
     return now_ms
 
 

@@ -23,14 +23,16 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from holdfast._core.delivery import Queue
-    from holdfast.types import Delivery, OwnerId, TurnId
+    from holdfast.types import Delivery, OwnerId, SessionId, TurnId
 
 __all__ = [
     "deliveries",
     "disown",
+    "drop",
     "due_ms",
     "expire",
     "fetch",
+    "listed",
     "next_one",
     "settle",
     "settled",
@@ -143,11 +145,21 @@ def expire(db: sqlite3.Connection, at_ms: int | None = None) -> int:
         (at_ms, EXPIRE_SLICE),
     ).fetchall()
     for row in map(to_delivery, rows):
-        lost = row.state == State.UNKNOWN.value
-        landing = delivery.step(row.state, Event.EXPIRE)
-        hint = delivery.MAY_HAVE_ARRIVED if lost else None
-        _move(db, row, landing, None, reason="expired", hint=hint)
+        _give_up(db, row, "expired")
     return len(rows)
+
+
+def drop(db: sqlite3.Connection, delivery_id: str) -> Delivery:
+    """See the port."""
+    row = fetch(db, delivery_id)
+    return _give_up(db, row, "dropped") if delivery.may_drop(row.state) else row
+
+
+def _give_up(db: sqlite3.Connection, row: Delivery, reason: str) -> Delivery:
+    lost = row.state == State.UNKNOWN.value
+    landing = delivery.step(row.state, Event.EXPIRE)
+    hint = delivery.MAY_HAVE_ARRIVED if lost else None
+    return _move(db, row, landing, None, reason=reason, hint=hint)
 
 
 def disown(db: sqlite3.Connection, owner_id: OwnerId) -> int:
@@ -230,4 +242,24 @@ def deliveries(
         where += f" AND state = ?{'' if delivery.terminal(state) else f' AND {OWED}'}"
         values.append(state)
     rows = db.execute(f"{DELIVERY} WHERE {where} ORDER BY seq LIMIT ?", (*values, PAGE))
+    return [to_delivery(row) for row in rows]
+
+
+def listed(
+    db: sqlite3.Connection,
+    session_id: SessionId | None,
+    channel: str | None,
+    state: str | None,
+    after: int,
+) -> list[Delivery]:
+    """A page of what stands in *state*, by `seq`; None: of what is still owed."""
+    where, values = ["seq > ?", OWED if state is None else "state = ?"], list[object]([after])
+    values += [] if state is None else [state]
+    for column, value in (("session_id", session_id), ("channel", channel)):
+        if value is not None:
+            where.append(f"{column} = ?")
+            values.append(value)
+    rows = db.execute(
+        f"{DELIVERY} WHERE {' AND '.join(where)} ORDER BY seq LIMIT ?", (*values, PAGE)
+    )
     return [to_delivery(row) for row in rows]

@@ -12,12 +12,34 @@ from holdfast.types import Handover, TurnId
 if TYPE_CHECKING:
     import sqlite3
 
-    from holdfast.types import OwnerId, SessionId
+    from holdfast.types import OwnerId, SessionId, Turn
 
-__all__ = ["answer_handover", "ask_handover", "handover", "handovers"]
+__all__ = ["answer_handover", "ask_handover", "hand_on", "handover", "handovers"]
 
 #: The columns of `types.Handover`, in its order.
 _HANDOVER: Final = f"SELECT {', '.join(Handover.__dataclass_fields__)} FROM handovers"
+
+#: Who else may run a turn: runners of its agent, first those that stay; others run only the
+#: session in which they wait themselves.
+_OTHER: Final = """
+SELECT owner_id FROM runners r JOIN owners USING (owner_id)
+ WHERE agent_id = ? AND owner_id != ? AND draining = 0
+   AND (permanent = 1 OR EXISTS (SELECT 1 FROM turns WHERE home = r.owner_id
+                                   AND session_id = ? AND state = 'accepted'))
+ ORDER BY permanent DESC, owner_id LIMIT 1
+"""
+
+
+def hand_on(db: sqlite3.Connection, turn: Turn) -> None:
+    """
+    Make somebody else the home of *turn*, whose owner let go of it, if anybody can run it.
+
+    So it is not the one that let go who takes it again at once.  If its new home does not
+    start it either, it is anybody's, as any turn is.
+    """
+    other = db.execute(_OTHER, (turn.agent_id, turn.owner_id, turn.session_id)).fetchone()
+    if other is not None:
+        db.execute("UPDATE turns SET home = ? WHERE turn_id = ?", (other[0], turn.turn_id))
 
 
 def ask_handover(db: sqlite3.Connection, session_id: SessionId) -> Handover | None:

@@ -13,6 +13,7 @@ from holdfast._core.turns import ABORTS, Event, State
 from holdfast._stamps import now_iso
 from holdfast.backends.files.control import merging, order
 from holdfast.backends.files.control.clock import clock_ms, tick_ms
+from holdfast.backends.files.control.handing import hand_on
 from holdfast.backends.files.control.owing import owe_reply
 from holdfast.backends.files.control.rows import (
     TURN,
@@ -163,8 +164,9 @@ def commit(db: sqlite3.Connection, turn_id: TurnId, token: FencingToken, what: C
     )
     merging.end_merged(db, turn, what.merged)
     move(db, turn, Event.COMMIT, outcome="replied")
-    if not owe_reply(db, fetch_turn(db, turn_id), what.reply):
-        move(db, fetch_turn(db, turn_id), Event.SETTLE, outcome="replied")
+    committed = fetch_turn(db, turn_id)
+    if not owe_reply(db, committed, what.reply):
+        move(db, committed, Event.SETTLE, outcome="replied")
     return fetch_turn(db, turn_id)
 
 
@@ -207,6 +209,8 @@ def put_back(
     """
     turn = guard(db, turn_id, token)
     move(db, turn, what, reason=reason)
+    if reason == "handed_over" and not turn.bound:
+        hand_on(db, turn)
     db.execute(
         "UPDATE turns SET not_before_ms = ?, reruns = reruns + ? WHERE turn_id = ?",
         (tick_ms(db) + delay_ms if delay_ms else 0, reason == "taken_over", turn_id),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from holdfast._stamps import uuid7
 from holdfast.backends.files import fs
 from holdfast.backends.files.control import lineage, schema
+from holdfast.backends.files.control.checkpoints import LOG_PAGES_MAX
 from holdfast.backends.files.control.entrance import inside
 from holdfast.errors import StoreError
 
@@ -93,6 +94,7 @@ def connect(path: str, *, reading: bool = False) -> sqlite3.Connection:
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA foreign_keys = ON")
     db.execute("PRAGMA busy_timeout = 0")
+    db.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES_MAX}")
     if reading:
         db.execute("PRAGMA query_only = ON")
     return db

@@ -62,6 +62,10 @@ _MAY: Final = """
 """
 #: … that these agents could run at some time; that somebody else is to start.
 _OURS: Final = "t.bound = 0 AND t.agent_id IN (SELECT value FROM json_each(:agents))"
+_NOT_THEIRS: Final = (
+    "(t.home IS NULL OR t.home = :me"
+    " OR NOT EXISTS (SELECT 1 FROM owners WHERE owner_id = t.home AND draining = 0))"
+)
 _FOREIGN: Final = "t.bound = 0 AND t.home IS NOT NULL AND t.home != :me"
 
 #: (-effective, admission, session, turn): in order, the best is first.
@@ -136,16 +140,26 @@ def best(
 
 
 def has_heads(
-    db: sqlite3.Connection, agents: Collection[str], session_id: SessionId | None, now_ms: int
+    db: sqlite3.Connection,
+    agents: Collection[str],
+    session_id: SessionId | None,
+    me: OwnerId | None,
+    now_ms: int,
 ) -> bool:
-    """Whether an idle session, or *session_id* alone, has a head that *agents* may run."""
-    values = {"agents": json.dumps([*agents])}
+    """
+    Whether an idle session, or *session_id* alone, has a head that *agents* may run; less
+    those whose home, other than *me*, is alive to start them.
+    """
+    values: dict[str, object] = {"agents": json.dumps([*agents]), "me": me}
+    where = _OURS if me is None else f"{_OURS} AND {_NOT_THEIRS}"
     if session_id is None:
-        return next(_in_order(db, _Which(_OURS, values, _homes(db)), now_ms), None) is not None
+        others = set() if me is None else _live(db) - {me}
+        homes = [home for home in _homes(db) if home not in others]
+        return next(_in_order(db, _Which(where, values, homes), now_ms), None) is not None
     head = head_of_session(db, session_id, now_ms)
     if head is None:
         return False
-    return _meets(db, _OURS, values, session_id, head) is not None
+    return _meets(db, where, values, session_id, head) is not None
 
 
 def foreign_heads(db: sqlite3.Connection, me: OwnerId, now_ms: int) -> list[TurnId]:

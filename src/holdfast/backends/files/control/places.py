@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from holdfast._core.lanes import AGED_MOST, Head, effective, is_people
+from holdfast._core.lanes import AGED_MOST, Head, effective, head_of, is_people
 from holdfast._core.turns import State
 from holdfast.backends.files.control.clock import clock_ms
-from holdfast.backends.files.control.order import full_lanes, head_of_session
+from holdfast.backends.files.control.order import full_lanes
 from holdfast.backends.files.control.rows import fetch_turn
-from holdfast.backends.files.control.waits import holder
 from holdfast.types import Place, TurnId
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from holdfast._core.settings import Lane
     from holdfast.types import Turn
@@ -23,6 +22,16 @@ __all__ = ["place"]
 
 BEHIND_MOST: Final = 256  #: Up to so many behind are counted, else those ahead.
 
+_QUEUES: Final = (
+    "SELECT lane, waiting, priority, accepted_ms, admission FROM queues"
+    " WHERE session_id = ? AND admission IS NOT NULL"
+)
+#: Who holds the session, and whether anybody could run a turn of the agent.
+_AROUND: Final = """
+SELECT (SELECT turn_id FROM leases WHERE session_id = ?),
+       EXISTS (SELECT 1 FROM runners JOIN owners USING (owner_id)
+                WHERE agent_id = ? AND draining = 0)
+"""
 #: All of it stands in the index `turns_waiting`.
 _WAITING: Final = "session_id = ? AND lane = ? AND state = 'accepted' AND host IS NULL"
 _AGED: Final = f"max(priority, min({AGED_MOST}, priority + max(? - accepted_ms, 0) / 1000))"
@@ -35,13 +44,17 @@ def place(db: sqlite3.Connection, turn_id: TurnId, lanes: Mapping[str, Lane]) ->
     if turn.host is not None:
         return _behind(db, 1, "merge", turn.host)
     now_ms = clock_ms(db)
-    head = head_of_session(db, turn.session_id, now_ms)
+    queues = db.execute(_QUEUES, (turn.session_id,)).fetchall()
+    head = head_of(
+        Head(effective(priority, now_ms - accepted_ms), admission, lane)
+        for lane, _, priority, accepted_ms, admission in queues
+    )
     assert head is not None, "a waiting turn is in a queue"
     first = head.admission == turn.admission
-    ahead = 0 if first else max(_ahead(db, turn, now_ms), 1)
-    running = holder(db, turn.session_id)
+    ahead = 0 if first else max(_ahead(db, turn, queues, now_ms), 1)
+    running, has_runner = db.execute(_AROUND, (turn.session_id, turn.agent_id)).fetchone()
     position = ahead + (0 if running is None else 1)
-    if not _has_runner(db, turn):
+    if not (turn.bound or has_runner):
         return Place(position, "no_runner")
     if running is not None:
         return _behind(db, position, "turn" if first else "queue", running)
@@ -71,17 +84,15 @@ def _behind(db: sqlite3.Connection, position: int, why: str, blocker: TurnId) ->
     return Place(position, why, blocker=turn.turn_id, lane=turn.lane, since=since)
 
 
-def _ahead(db: sqlite3.Connection, turn: Turn, now_ms: int) -> int:
+def _ahead(
+    db: sqlite3.Connection, turn: Turn, queues: Iterable[tuple[Any, ...]], now_ms: int
+) -> int:
     """
     How many turns run before *turn*, as things stand: of its own kind those admitted earlier,
     of any other those that rank before it.
     """
-    lanes = db.execute(
-        "SELECT lane, waiting FROM queues WHERE session_id = ? AND admission IS NOT NULL",
-        (turn.session_id,),
-    ).fetchall()
     people, ahead = is_people(turn.lane), 0
-    for lane, waiting in lanes:
+    for lane, waiting, *_ in queues:
         if lane == turn.lane or (people and is_people(lane)):
             ahead += _earlier(db, turn, lane, waiting)
         else:
@@ -112,13 +123,3 @@ def _better(db: sqlite3.Connection, turn: Turn, lane: str, now_ms: int) -> int:
         (turn.session_id, lane, now_ms, *mine.rank),
     ).fetchone()
     return int(ahead)
-
-
-def _has_runner(db: sqlite3.Connection, turn: Turn) -> bool:
-    return turn.bound or bool(
-        db.execute(
-            "SELECT 1 FROM runners JOIN owners USING (owner_id)"
-            " WHERE agent_id = ? AND draining = 0",
-            (turn.agent_id,),
-        ).fetchone()
-    )

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast._core.lanes import is_people
 from holdfast.backends.files.control.aborting import ask_to_end
+from holdfast.backends.files.control.clock import clock_ms
+from holdfast.backends.files.control.order import head_of_session
 from holdfast.backends.files.control.rows import HEARTBEAT, TURN, event, fetch_turn, to_turn
 
 if TYPE_CHECKING:
@@ -18,13 +20,12 @@ if TYPE_CHECKING:
 
     from holdfast.types import Admission, SessionId, Turn, TurnId
 
-__all__ = ["Stand", "press", "stand_of", "wait_longer"]
+__all__ = ["PRESSING", "Stand", "press", "stand_of", "wait_longer"]
 
 PREEMPTED_MOST: Final = 2  #: Heartbeats in a row.
 QUIETS_MOST: Final = 10  #: A burst waits for so many quiet windows at most.
 #: Policies whose messages make the running turn end → why it ends.
-_PRESSING: Final = {"interrupt": "interrupted", "rollback": "rolled_back"}
-_YIELDING: Final = frozenset({"reject", "steer"})  #: They pre-empt nothing.
+PRESSING: Final = {"interrupt": "interrupted", "rollback": "rolled_back"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ def stand_of(
     """Where *asked* stands by its policy.  Changes nothing."""
     if asked.policy == "steer":
         running = None if session_id is None else _running(db, session_id)
-        if running is None or running.abort_requested or asked.bound:
+        if running is None or not _answers(db, running, asked):
             return Stand()
         return Stand(running.turn_id)
     if asked.policy != "collect":
@@ -53,17 +54,21 @@ def stand_of(
     return Stand(host.turn_id, min(until_ms, host.accepted_ms + QUIETS_MOST * asked.quiet_ms))
 
 
-def press(db: sqlite3.Connection, session_id: SessionId, asked: Admission) -> None:
+def press(
+    db: sqlite3.Connection, session_id: SessionId, asked: Admission, stand: Stand
+) -> None:
     """Ask the running turn to end, if the policy or the lane of *asked* says so."""
-    running = _running(db, session_id)
-    if running is None:
+    if asked.policy in PRESSING:
+        pressed = _running(db, session_id, recovering=True) or _going_on(db, session_id)
+        if pressed is not None:
+            ask_to_end(db, pressed, PRESSING[asked.policy])
         return
-    if asked.policy in _PRESSING:
-        ask_to_end(db, running, _PRESSING[asked.policy])
-    elif (
-        is_people(asked.lane)
+    running = _running(db, session_id)
+    if (
+        running is not None
+        and is_people(asked.lane)
         and asked.preempts
-        and asked.policy not in _YIELDING
+        and running.turn_id != stand.host
         and running.lane == HEARTBEAT
         and not running.bound
         and not running.abort_requested
@@ -95,12 +100,36 @@ def _preempt(db: sqlite3.Connection, running: Turn, by: TurnId) -> None:
         )  # fmt: skip
 
 
-def _running(db: sqlite3.Connection, session_id: SessionId) -> Turn | None:
-    """The turn that runs in the session, unless somebody is ending its attempt."""
+def _running(
+    db: sqlite3.Connection, session_id: SessionId, *, recovering: bool = False
+) -> Turn | None:
+    """The turn that runs in the session; *recovering*: or whose attempt is being ended."""
     row = db.execute(
-        "SELECT turn_id FROM leases WHERE session_id = ? AND recovering = 0", (session_id,)
+        "SELECT turn_id FROM leases WHERE session_id = ? AND recovering <= ?",
+        (session_id, recovering),
     ).fetchone()
     return None if row is None else fetch_turn(db, row[0])
+
+
+def _going_on(db: sqlite3.Connection, session_id: SessionId) -> Turn | None:
+    """The turn that has run, went back to its place, and is the next to run."""
+    head = head_of_session(db, session_id, clock_ms(db))
+    if head is None:
+        return None
+    turn = to_turn(db.execute(f"{TURN} WHERE admission = ?", (head.admission,)).fetchone())
+    return None if turn.started_at is None else turn
+
+
+def _answers(db: sqlite3.Connection, running: Turn, asked: Admission) -> bool:
+    """Whether the reply of *running* can be the answer to a message that is sent into it."""
+    if running.abort_requested or asked.bound:
+        return False
+    if asked.target not in {None, running.target} or asked.model not in {None, running.model}:
+        return False  # It would never reach its sender; or another model was asked for.
+    (instructions,) = db.execute(
+        "SELECT instructions FROM turns WHERE turn_id = ?", (running.turn_id,)
+    ).fetchone()
+    return asked.instructions in {None, instructions}
 
 
 def _last_of_people(db: sqlite3.Connection, session_id: SessionId) -> Turn | None:

@@ -60,10 +60,13 @@ def newest_token(db: sqlite3.Connection, session_id: SessionId) -> tuple[int, st
 
 
 def has_heads(
-    db: sqlite3.Connection, agents: Collection[str], session_id: SessionId | None
+    db: sqlite3.Connection,
+    agents: Collection[str],
+    session_id: SessionId | None,
+    me: OwnerId | None = None,
 ) -> bool:
-    """Whether an idle session, or *session_id* alone, has a head that *agents* may run."""
-    return order.has_heads(db, agents, session_id, clock_ms(db))
+    """See `order.has_heads`."""
+    return order.has_heads(db, agents, session_id, me, clock_ms(db))
 
 
 def is_head(db: sqlite3.Connection, turn_id: TurnId) -> bool:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from holdfast.types import FencingToken, SessionId, TurnId
 
 __all__ = [
+    "COLUMNS",
     "HEARTBEAT",
     "TURN",
     "event",
@@ -42,7 +43,13 @@ _BOOLEANS: Final = tuple(
     _COLUMNS.index(name) for name in ("bound", "abort_requested", "slot_wanted", "hosted")
 )
 _USAGE: Final = _COLUMNS.index("usage")
-TURN: Final = f"SELECT {', '.join(_COLUMNS)} FROM turns"
+COLUMNS: Final = ", ".join(_COLUMNS)
+TURN: Final = f"SELECT {COLUMNS} FROM turns"
+
+#: What `move` changes in a turn's row: always, on leaving RUNNING, on getting its outcome.
+_MOVED: Final = "state = ?2, outcome = ?3, reason = ?4, hint = ?5, attempts = attempts + ?6"
+_LEFT: Final = ", token = NULL, owner_id = NULL, waits_for = NULL, slot_wanted = 0"
+_OVER: Final = ", ended_at = coalesce(ended_at, ?7), host = NULL, finished = NULL, seed = NULL"
 
 
 def to_turn(row: tuple[Any, ...]) -> Turn:
@@ -107,21 +114,20 @@ def move(
     """
     row = step(State(turn.state), what, outcome)
     told = _lasted(db, turn, what, outcome)
+    running = turn.state == State.RUNNING.value
+    ends = outcome is not None and turn.state != State.COMMITTED.value
     db.execute(
-        "UPDATE turns SET state = ?, outcome = ?, reason = ?, hint = ?, attempts = attempts + ?"
-        " WHERE turn_id = ?",
-        (row.to.value, outcome, reason, hint, row.attempts, turn.turn_id),
+        f"UPDATE turns SET {_MOVED}{_LEFT if running else ''}{_OVER if ends else ''}"
+        " WHERE turn_id = ?1",
+        (turn.turn_id, row.to.value, outcome, reason, hint, row.attempts)
+        + ((now_iso(),) if ends else ()),
     )
-    if turn.state == State.RUNNING.value:
+    if running:
         db.execute("DELETE FROM leases WHERE turn_id = ?", (turn.turn_id,))
         db.execute("DELETE FROM slots WHERE turn_id = ?", (turn.turn_id,))
-        db.execute(
-            "UPDATE turns SET token = NULL, owner_id = NULL, waits_for = NULL, slot_wanted = 0"
-            " WHERE turn_id = ?",
-            (turn.turn_id,),
-        )
-    if outcome is not None:
+    if ends:
         _ended(db, turn, reason)
+    if outcome is not None:
         owe_notice(db, turn, outcome, reason, hint)
     event(
         db, what.value, turn.session_id, turn.turn_id, owner_id or turn.owner_id,
@@ -145,11 +151,7 @@ def _lasted(
 
 
 def _ended(db: sqlite3.Connection, turn: Turn, reason: str | None) -> None:
-    db.execute(
-        "UPDATE turns SET ended_at = coalesce(ended_at, ?), host = NULL,"
-        " finished = NULL, seed = NULL WHERE turn_id = ?",
-        (now_iso(), turn.turn_id),
-    )
+    """It has got its outcome: nothing is left open of what belongs to it."""
     db.execute("DELETE FROM made WHERE turn_id = ?", (turn.turn_id,))
     db.execute(  # Nobody will ever say how it went.
         "UPDATE tool_calls SET state = 'interrupted', ended_at = ?"
@@ -158,7 +160,9 @@ def _ended(db: sqlite3.Connection, turn: Turn, reason: str | None) -> None:
     )
     for guest in hosted(db, turn.turn_id):
         unhost(db, guest)
-    if turn.lane == HEARTBEAT and reason != "preempted":
+    # One that had its run, and where it gets its outcome: not once its deliveries are over.
+    had_its_run = turn.started_at is not None and turn.outcome is None
+    if turn.lane == HEARTBEAT and had_its_run and reason != "preempted":
         db.execute(
             "UPDATE sessions SET preempted = 0 WHERE session_id = ? AND preempted > 0",
             (turn.session_id,),

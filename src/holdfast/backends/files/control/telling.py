@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from holdfast._core.settings import Lane
     from holdfast.types import SessionId, Turn
 
-__all__ = ["events", "holders", "lanes", "longest_waits", "newest_event", "why"]
+__all__ = ["events", "holders", "lanes", "longest_waits", "newest_event", "owed", "why"]
 
 WAITING_MAX: Final = 100  #: Of each lane of a session; the rest is counted.
 OWED_MAX: Final = 50
@@ -129,9 +129,7 @@ def why(db: sqlite3.Connection, session_id: SessionId, known: Mapping[str, Lane]
         " ORDER BY permanent DESC, owner_id",
         (session.agent_id,),
     ).fetchall()
-    (owed,) = db.execute(
-        f"SELECT count(*) FROM deliveries WHERE session_id = ? AND {_OWED}", one
-    ).fetchone()
+    parts = owed(db, session_id)
     return Why(
         session=session,
         keys=tuple(row[0] for row in keys),
@@ -139,8 +137,9 @@ def why(db: sqlite3.Connection, session_id: SessionId, known: Mapping[str, Lane]
         waiting=tuple(waiting),
         waiting_count=count,
         runners=tuple((_owner(row), bool(row[6])) for row in runners),
-        owed=owed,
-        deliveries=_owed(db, session_id) if owed else (),
+        owed=parts,
+        deliveries=(deliveries := _owed(db, session_id) if parts else ()),
+        senders=_senders(db, deliveries),
     )
 
 
@@ -194,6 +193,15 @@ def holders(db: sqlite3.Connection, session_id: SessionId | None = None) -> list
     ]
 
 
+def owed(db: sqlite3.Connection, session_id: SessionId | None = None) -> int:
+    """How many parts of replies are owed; None: of all sessions."""
+    where, values = ("session_id = ?", [session_id]) if session_id else ("true", [])
+    (count,) = db.execute(
+        f"SELECT count(*) FROM deliveries WHERE {where} AND {_OWED}", values
+    ).fetchone()
+    return int(count)
+
+
 def _owed(db: sqlite3.Connection, session_id: SessionId) -> tuple[Owed, ...]:
     now_ms = clock_ms(db)
     rows = db.execute(
@@ -211,6 +219,16 @@ def _owed(db: sqlite3.Connection, session_id: SessionId) -> tuple[Owed, ...]:
         )
         for row in rows
     )  # fmt: skip
+
+
+def _senders(db: sqlite3.Connection, owed: tuple[Owed, ...]) -> tuple[Owner, ...]:
+    names = sorted({each.owner_id for each in owed if each.owner_id is not None})
+    rows = db.execute(
+        "SELECT owner_id, pid, start_time, boot_id, pid_namespace, host FROM owners"
+        f" WHERE owner_id IN ({', '.join('?' * len(names))}) ORDER BY owner_id",
+        names,
+    )
+    return tuple(map(_owner, rows))
 
 
 def _owner(row: tuple[Any, ...]) -> Owner:

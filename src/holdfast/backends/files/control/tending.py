@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast._stamps import now_iso
+from holdfast.backends.files.control.deliveries import drop
 from holdfast.backends.files.control.rows import event, fetch_session
 from holdfast.errors import BadRequestError, SessionBusyError
 from holdfast.types import SessionId
@@ -35,6 +36,7 @@ __all__ = [
 
 #: What follows a deleted session's file name, before the time; `queries.sessions` knows it.
 DELETED: Final = ".deleted-"
+_OWED: Final = "its replies are still owed to channels; wait until they are there, or drop them"
 #: What a purged turn keeps is that it was, and how it ended.
 PURGED: Final = (
     "UPDATE turns SET text = '', reply = NULL, instructions = NULL, seed = NULL, hint = NULL,"
@@ -166,15 +168,17 @@ def mark_deleted(
         SessionBusyError: a turn runs or waits.  Asked in the transaction that takes the keys
             away, so that a message is either seen here or finds a new session.
     """
-    busy = [
-        row[0]
-        for row in db.execute(
-            "SELECT turn_id FROM turns WHERE session_id = ?1"
-            " AND state IN ('accepted', 'running', 'committed')"
-            " UNION SELECT turn_id FROM leases WHERE session_id = ?1 ORDER BY 1",
-            (session_id,),
-        )
-    ]
+    busy = dict(
+        db.execute(
+            "SELECT turn_id, state = 'committed' FROM turns WHERE session_id = ?1"
+            " AND (state IN ('accepted', 'running', 'committed')"
+            "  OR turn_id IN (SELECT turn_id FROM leases WHERE session_id = ?1)"
+            # What is being sent may have to be sent again, and a purge leaves nothing of it.
+            "  OR ?2 AND turn_id IN (SELECT turn_id FROM deliveries WHERE state = 'attempting'"
+            "                        AND session_id = ?1)) ORDER BY 1",
+            (session_id, purge),
+        ).fetchall()
+    )
     found = tuple(
         row[0]
         for row in db.execute(
@@ -182,12 +186,22 @@ def mark_deleted(
         )
     )
     if busy:
-        raise SessionBusyError(session=found[0] if found else session_id, turns=busy)
+        name = found[0] if found else session_id
+        error = SessionBusyError(session=name, turns=list(busy))
+        if all(busy.values()):
+            error.hint = f"{_OWED}: holdfast deliveries drop --session {name}"
+        raise error
     db.execute("DELETE FROM keys WHERE session_id = ?", (session_id,))
     db.execute(
         "UPDATE sessions SET transcript = ? WHERE session_id = ?", (moved_to, session_id)
     )
     if purge:
+        for (owed,) in db.execute(
+            "SELECT delivery_id FROM deliveries WHERE session_id = ?"
+            " AND state IN ('pending', 'unknown')",
+            (session_id,),
+        ).fetchall():
+            drop(db, owed)
         db.execute(PURGED, (session_id,))
         db.execute("UPDATE deliveries SET body = x'' WHERE session_id = ?", (session_id,))
         mine = "(SELECT turn_id FROM turns WHERE session_id = ?)"

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from holdfast.backends.files.control.checkpoints import Checkpoints
 from holdfast.backends.files.control.faults import translated
 from holdfast.backends.files.control.lineage import START_ANEW
 from holdfast.backends.files.control.opening import connect, prepare
@@ -60,12 +61,14 @@ class TwoWays:
             self._wake.close()
             raise
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="holdfast-reader")
+        self._checkpoints = Checkpoints(partial(connect, self._path))
         self._writer = Writer(
             self._path,
             partial(connect, self._path),
             gate,
             self._wake,
             timeout_s=GATE_TIMEOUT_S,
+            wrote=self._checkpoints.wrote,
         )
 
     # -------------------------------------------------------------------------- closing
@@ -77,12 +80,13 @@ class TwoWays:
 
     def close_now(self) -> None:
         self._writer.close()
+        self._checkpoints.close()
         self._readers.shutdown()
         self._lookups.close()
         self._pages.close()
         self._wake.close()
 
-    def watch(self, told: Callable[[], None]) -> Callable[[], None]:
+    def watch(self, told: Callable[[], object]) -> Callable[[], None]:
         """Call *told* on this event loop when another commit may matter.  See `Wake`."""
         return self._wake.watch(told)
 

@@ -69,10 +69,11 @@ class Writer:
 
     def __init__(
         self, path: str, connect: Callable[[], sqlite3.Connection], gate: Gate, wake: Wake, *,
-        timeout_s: float,
+        timeout_s: float, wrote: Callable[[int], None] | None = None,
     ) -> None:  # fmt: skip
+        """*wrote*: told, in the writer's thread, how many rows each transaction has changed."""
         self._path, self._connect, self._gate, self._wake = path, connect, gate, wake
-        self._timeout_s = timeout_s
+        self._timeout_s, self._wrote = timeout_s, wrote
         self._queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._closing = False
         #: A newer Holdfast has this store now.
@@ -133,6 +134,7 @@ class Writer:
         return [r for r in found if r.answer.set_running_or_notify_cancel()], last
 
     def _transact(self, db: sqlite3.Connection, batch: list[_Request]) -> None:
+        changed = db.total_changes
         try:
             with inside(db, self._gate, self._path, self._timeout_s):
                 _points.reach("control.begun")
@@ -147,13 +149,15 @@ class Writer:
             self._fail(batch, translated(error, self._path))
             return
         _points.reach("control.committed")
-        if any(request.pokes and request.refusal is None for request in batch):
-            self._wake.poke()
         for request in batch:
             if request.refusal is not None:
                 request.answer.set_exception(request.refusal)
             else:
                 request.answer.set_result(request.result)
+        if any(request.pokes and request.refusal is None for request in batch):
+            self._wake.poke()
+        if self._wrote is not None:
+            self._wrote(db.total_changes - changed)
 
     def _look_at_version(self, db: sqlite3.Connection) -> None:
         try:

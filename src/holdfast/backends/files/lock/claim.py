@@ -19,18 +19,22 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import os
 import time
 from contextlib import suppress
 from threading import get_ident
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from holdfast.backends.files import fs
 from holdfast.backends.files.lock import own, spare
 from holdfast.errors import ClaimUnknownError
 
-__all__ = ["Claim", "new_claim_id", "now_iso"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Claim", "new_claim_id", "now_iso", "pretty"]
 
 #: How O_TMPFILE is refused where it is not known; and by a file system without it.
 _NO_TMPFILE: Final = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT}
@@ -199,6 +203,16 @@ class Claim:
         own.roll.claims.pop(self, None)
         if fd >= 0:
             fs.close_fd(fd)
+
+
+def pretty(fields: Mapping[str, str | int | None]) -> str:
+    """
+    What `json.dumps` makes of flat *fields* with an indent of 2, less those that are None.  An
+    indent costs it its encoder written in C: half of what a claim costs.
+    """
+    known = ((name, value) for name, value in fields.items() if value is not None)
+    lines = (f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in known)
+    return "{\n" + ",\n".join(lines) + "\n}"
 
 
 _second = (0, "")

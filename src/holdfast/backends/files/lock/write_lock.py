@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.backends.files import fs, identity
 from holdfast.backends.files.lock import farewell, line, pump, tally
-from holdfast.backends.files.lock.claim import now_iso
+from holdfast.backends.files.lock.claim import now_iso, pretty
 from holdfast.backends.files.lock.climb import Climb, MovedError, Names, Request
 from holdfast.backends.files.lock.gate import pause
 from holdfast.backends.files.lock.hold import Ascent, Hold, Terms
@@ -76,6 +76,7 @@ class WriteLock:
         header:
             makes the first bytes of a transcript that does not exist; called in a worker
             thread, or in this one when blocking.  None: it starts empty.
+        names: of *path*, from whoever has just resolved it.
 
     Cost:
         About 55 µs to take and release on a local disk when nobody else wants it; that is
@@ -95,6 +96,7 @@ class WriteLock:
         session_id: str | None = None,
         token: int | None = None,
         header: Callable[[], bytes] | None = None,
+        names: Names | None = None,
     ) -> None:
         self.path = os.fspath(path)
         self.timeout_s = timeout_s
@@ -104,6 +106,7 @@ class WriteLock:
         self._stale_ms = stale_ms
         self._fail_fast = fail_fast
         self._about = {"token": token, "runId": run_id, "sessionId": session_id, "lane": lane}
+        self._given = names
         self._names: Names | None = None
         self._inode: line.Inode | None = None  #: As last seen, with `_names`.
         self._key: str | None = None  #: Of its line.
@@ -222,7 +225,7 @@ class WriteLock:
             farewell.prepare()
         if self._names is None:
             try:
-                self._names = Names.of(self.path)
+                self._names, self._given = self._given or Names.of(self.path), None
                 self._inode = line.inode_of(self._names.resolved)
                 self._key = line.key_of(self._inode)
             except OSError as error:
@@ -257,10 +260,8 @@ class WriteLock:
             "pidNamespace": ours.pid_ns,
             "claimId": "\0",
         }
-        known = {name: value for name, value in fields.items() if value is not None}
-        before, after, _ = json.dumps(known, indent=2).split(json.dumps("\0")[1:-1])
-        self._payload_parts = (before, after)
-        self._payload_of = ours
+        before, after, _ = pretty(fields).split(json.dumps("\0")[1:-1])
+        self._payload_parts, self._payload_of = (before, after), ours
 
 
 async def _stand_in_line(request: Request, place: line.Place) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast._core import words
@@ -13,7 +14,7 @@ from holdfast.backends.files.look.around import life
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from holdfast._core.settings import Lane
     from holdfast.backends.files.reading import FilesReading
@@ -32,25 +33,28 @@ _KINDS: Final = (
 
 def snapshot(reading: FilesReading, lanes: Mapping[str, Lane]) -> dict[str, Any]:
     """As `holdfast top --json` tells it."""
-    return reading.ask(lambda db: _snapshot(db, reading.where, lanes))
+    told, waits = reading.ask(lambda db: _snapshot(db, reading.where, lanes))
+    agents = {each.turn.agent_id for _, each in waits}
+    manned = {each for each in agents if reading.runners(each)}
+    return {**told, "waits": [_wait(*each, lanes, manned) for each in waits]}
 
 
-def _snapshot(db: sqlite3.Connection, where: str, lanes: Mapping[str, Lane]) -> dict[str, Any]:
+def _snapshot(
+    db: sqlite3.Connection, where: str, lanes: Mapping[str, Lane]
+) -> tuple[dict[str, Any], list[tuple[int, Waiting]]]:
     counts = queries.counts(db)
-    return {
+    told = {
         "at": now_iso(),
         "store": where,
         "sessions": counts.sessions,
         "running": counts.running,
         "waiting": counts.waiting,
+        "owed": telling.owed(db),
         "last_minute": _recent(db),
         "lanes": [lane_json(each) for each in telling.lanes(db, lanes)],
         "leases": [_lease(each) for each in telling.holders(db)],
-        "waits": [
-            _wait(count, each, lanes)
-            for count, each in telling.longest_waits(db, lanes, WAITS_MAX)
-        ],
     }
+    return told, telling.longest_waits(db, lanes, WAITS_MAX)
 
 
 def _recent(db: sqlite3.Connection) -> dict[str, int]:
@@ -91,8 +95,13 @@ def _lease(holder: Holder) -> dict[str, Any]:
     }
 
 
-def _wait(count: int, waiting: Waiting, lanes: Mapping[str, Lane]) -> dict[str, Any]:
+def _wait(
+    count: int, waiting: Waiting, lanes: Mapping[str, Lane], manned: Collection[str]
+) -> dict[str, Any]:
+    """*manned*: agents with a runner not proven dead; the rows know less until it is buried."""
     turn, place = waiting.turn, waiting.place
+    if not turn.bound and place.waiting_for != "merge" and turn.agent_id not in manned:
+        place = replace(place, waiting_for="no_runner")
     since_ms = None if place.since is None else age_ms(place.since)
     return {
         "session": turn.session_key,

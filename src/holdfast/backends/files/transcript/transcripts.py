@@ -15,6 +15,7 @@ from holdfast._core import jsonl
 from holdfast._core.tree import VERSION, Tree
 from holdfast._stamps import now_iso
 from holdfast.backends.files import fs
+from holdfast.backends.files.lock.climb import Names
 from holdfast.backends.files.lock.latch import publish_file
 from holdfast.backends.files.lock.write_lock import STALE_MS, WriteLock
 from holdfast.backends.files.transcript import paging
@@ -59,16 +60,19 @@ class FilesTranscripts:
         Raises:
             BadTranscriptError: a symlink leads out of the state directory.
         """
+        return self._names(session).given
+
+    def _names(self, session: Session) -> Names:
         path = os.path.join(self._state, session.transcript)
         try:
-            resolved = fs.table.realpath(path)
+            names = Names.of(path)
         except OSError as error:
             raise fs.store_error(error, path, "resolving the path") from error
-        if not resolved.startswith(self._state + os.sep):
+        if not names.resolved.startswith(self._state + os.sep):
             raise BadTranscriptError(
-                path=path, detail=f"it leads out of the state directory, to {resolved}"
+                path=path, detail=f"it leads out of the state directory, to {names.resolved}"
             )
-        return path
+        return names
 
     def is_at(self, session: Session, path: str) -> bool:
         """By device and inode: symlinks and hard links are it, too."""
@@ -95,9 +99,9 @@ class FilesTranscripts:
             BadTranscriptError: not a transcript we may append to.
             StoreError: the file system failed.
         """
-        path = self.path(session)
+        names = self._names(session)
         lock = WriteLock(
-            path,
+            names.given,
             timeout_s=timeout_s,
             max_hold_ms=self._max_hold_ms,
             stale_ms=self._stale_ms,
@@ -105,7 +109,8 @@ class FilesTranscripts:
             run_id=run_id,
             session_id=session.session_id,
             token=token,
-            header=self._header(session, path),
+            header=self._header(session, names.given),
+            names=names,
         )
         hold = await lock.acquire()
         return HeldFile(

@@ -58,5 +58,8 @@ class Delivering(TwoWays):
     async def expire_deliveries(self) -> int:
         return await self._write(deliveries.expire, pokes=False)
 
+    async def drop_delivery(self, delivery_id: str) -> Delivery:
+        return await self._write(lambda w: deliveries.drop(w, delivery_id))
+
     async def disown_deliveries(self, owner_id: OwnerId) -> int:
         return await self._write(lambda w: deliveries.disown(w, owner_id))

@@ -45,9 +45,13 @@ class Leasing(TwoWays):
         )
 
     async def has_heads(
-        self, agents: Collection[str], *, session_id: SessionId | None = None
+        self,
+        agents: Collection[str],
+        *,
+        session_id: SessionId | None = None,
+        owner_id: OwnerId | None = None,
     ) -> bool:
-        return self._read(lambda w: queries.has_heads(w, agents, session_id))
+        return self._read(lambda w: queries.has_heads(w, agents, session_id, owner_id))
 
     async def is_head(self, turn_id: TurnId) -> bool:
         return self._read(lambda w: queries.is_head(w, turn_id))

@@ -50,9 +50,13 @@ class Leasing(TwoWays):
         )
 
     async def has_heads(
-        self, agents: Collection[str], *, session_id: SessionId | None = None
+        self,
+        agents: Collection[str],
+        *,
+        session_id: SessionId | None = None,
+        owner_id: OwnerId | None = None,
     ) -> bool:
-        return self._look_up(lambda db: queries.has_heads(db, agents, session_id))
+        return self._look_up(lambda db: queries.has_heads(db, agents, session_id, owner_id))
 
     async def is_head(self, turn_id: TurnId) -> bool:
         return self._look_up(lambda db: queries.is_head(db, turn_id))
