@@ -238,7 +238,10 @@ class Promises:
         told = self._failures.get(turn.turn_id, set())
         befallen = self._world.storm is not None and bool(self._world.storm.struck)
         slow = turn.reason in {"max_time", "no_progress", "attempts_used_up"}
-        if turn.reason not in told and not befallen and not (slow and told):
+        # Its child may wait behind anybody's model that hangs.
+        asks = any(child.parent == turn.turn_id for child in self._control.turns.values())
+        by_model = bool(self._failures if asks else told)
+        if turn.reason not in told and not befallen and not (slow and by_model):
             self._world.fail(
                 f"{_name(turn)} failed, {turn.reason} ({turn.hint}): there was no storm, and"
                 f" its model said {sorted(told)}"
