@@ -149,13 +149,13 @@ class Writer:
             self._fail(batch, translated(error, self._path))
             return
         _points.reach("control.committed")
+        if any(request.pokes and request.refusal is None for request in batch):
+            self._wake.poke()
         for request in batch:
             if request.refusal is not None:
                 request.answer.set_exception(request.refusal)
             else:
                 request.answer.set_result(request.result)
-        if any(request.pokes and request.refusal is None for request in batch):
-            self._wake.poke()
         if self._wrote is not None:
             self._wrote(db.total_changes - changed)
 
