@@ -18,7 +18,7 @@ demo: $(READY)
 	@$(BIN)/python -m holdfast.lab.first_light
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -12,10 +12,14 @@ from support import secrets
 
 
 @pytest.fixture(scope="session", autouse=True)
-def ctrl_c_ends_what_tests_start() -> None:
-    """A shell starts `make test &` with SIGINT ignored, and every process here inherited that."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+def signals_end_what_tests_start() -> None:
+    """
+    `make test &` and `nohup make test` begin with signals ignored, and whatever is started
+    inherits that.  A handler is not inherited.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,6 +17,7 @@ __all__ = ["POINTS", "install", "reach"]
 
 POINTS: Final = frozenset(
     {
+        "admit.committed",  #: A message is accepted, durably; its sender has not been told.
         "append.checked",  #: The token is checked, the write lock held, no byte written.
         "append.synced",  #: The batch is durable, as far as it was asked to be.
         "append.written",  #: The batch is in the file; nothing is synced.

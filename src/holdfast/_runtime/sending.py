@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from holdfast import _points
 from holdfast._core import keys
 from holdfast._core.turns import State
 from holdfast._runtime import admission, asking
@@ -192,6 +193,7 @@ class Sending:
         admitting = asyncio.create_task(self.store.control.admit(asked, self.settings.agents))
         picking = self._runner.pick_along(asked)
         admitted = await admitting
+        _points.reach("admit.committed")
         if not picking:
             self._pump.wake()
         self.meter.admitted(admitted)

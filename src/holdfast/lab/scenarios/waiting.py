@@ -112,7 +112,7 @@ async def accepted_then_dropped(state: str, *, callers_store: str | None = None)
         story("a session is busy with a long question")
         hands.start(
             "caller", "sends", state=callers_store or state, settings=HURRY,
-            says=[*say, {**last, "when": "dying"}], at=("control.committed", 1),
+            says=[*say, {**last, "when": "dying"}], at=("admit.committed", 1),
         )  # fmt: skip
         await hands.heard("caller", "ready")
         hands.order("go", "caller")
