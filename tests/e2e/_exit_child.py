@@ -18,6 +18,10 @@ from holdfast import _points
 from holdfast.backends.files.lock import own
 from holdfast.backends.files.lock.write_lock import Hold, WriteLock
 
+_told, _tells = os.pipe()
+os.set_blocking(_tells, False)
+signal.set_wakeup_fd(_tells)
+
 
 def say(*words: object) -> None:
     print(*words, flush=True)
@@ -25,6 +29,11 @@ def say(*words: object) -> None:
 
 def wait_for_go() -> None:
     sys.stdin.readline()
+
+
+def pause() -> None:
+    """Until a signal was handled, though it came before this was called."""
+    os.read(_told, 1)
 
 
 def hold(path: str) -> Hold:
@@ -67,7 +76,7 @@ def writes_in_its_own_last_words(path: str) -> None:
 
 def pauses(path: str) -> None:
     held = hold(path)
-    signal.pause()
+    pause()
     held.release()
     say("went on")
 
@@ -94,7 +103,7 @@ def handles_later(path: str) -> None:
     held = hold(path)
     signal.signal(signal.SIGTERM, lambda *_: say("handled"))
     say("ready")
-    signal.pause()
+    pause()
     held.append(b"{}\n", sync=False)
     held.release()
     say("went on")
@@ -110,7 +119,7 @@ def handles_and_calls_what_was_there(path: str) -> None:
 
     signal.signal(signal.SIGTERM, handle)
     say("ready")
-    signal.pause()
+    pause()
     held.release()
 
 
@@ -187,7 +196,7 @@ def writes_while_it_dies(path: str, ends: str) -> None:
     _points.install("append.written", hook)
     threading.Thread(target=held.append, args=(b"{}\n",), kwargs={"sync": False}).start()
     while True:
-        signal.pause()
+        pause()
 
 
 # ------------------------------------------------------------------------------- forks

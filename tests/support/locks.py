@@ -5,19 +5,42 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from holdfast.backends.files import fs
-from holdfast.backends.files.lock import line
+from holdfast.backends.files.lock import line, watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["DEAD", "in_thread", "leaving_nothing", "read", "stand"]
+__all__ = ["DEAD", "in_thread", "leaving_nothing", "read", "send_home", "stand", "until"]
 
 DEAD = {"pid": 2**22 + 1, "createdAt": "2020-01-01T00:00:00Z", "starttime": 1, "claimId": "x"}
+
+
+WITHIN_S = 20.0
+
+
+def until(condition: Callable[[], object]) -> None:
+    end_s = time.monotonic() + WITHIN_S
+    while not condition():
+        assert time.monotonic() < end_s, "it never came"
+        time.sleep(0.001)
+
+
+def send_home(*dogs: watchdog.Watchdog) -> None:
+    """End the threads of watchdogs that have nothing to watch: they stay for a while."""
+    before, watchdog.IDLE_S = watchdog.IDLE_S, 0.0  # type: ignore[misc]
+    try:
+        for dog in dogs:
+            with dog._wakeup:
+                dog._wakeup.notify()
+            until(lambda: dog._thread is None)  # noqa: B023
+    finally:
+        watchdog.IDLE_S = before  # type: ignore[misc]
 
 
 @contextmanager

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from holdfast import _points
-from holdfast.backends.files.lock import own, tally, watchdog
+from holdfast.backends.files.lock import line, own, tally, watchdog
 from holdfast.backends.files.lock.write_lock import WriteLock, statistics
 from holdfast.errors import LockLostError, LockStaleError, LockWaitError
-from support.locks import in_thread, leaving_nothing, read, stand
+from support.locks import in_thread, leaving_nothing, read, send_home, stand, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,10 +26,27 @@ SHORT_MS = 30
 WITHIN_S = 20.0
 
 
+@pytest.fixture(autouse=True)
+def only_its_own_dog(monkeypatch: Any) -> Iterator[None]:
+    """Every dog looks after every hold: none of another test does here, and none stays."""
+    send_home(watchdog.dog)
+    made: list[watchdog.Watchdog] = []
+
+    class Known(watchdog.Watchdog):
+        def __init__(self, *, threaded: bool = True) -> None:
+            super().__init__(threaded=threaded)
+            made.append(self)
+
+    monkeypatch.setattr(watchdog, "Watchdog", Known)
+    yield
+    send_home(watchdog.dog, *made)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Iterator[str]:
     with leaving_nothing(tmp_path) as where:
         yield where
+        until(lambda: not line.lines())  # The dog lets go in its own time.
     assert own.roll.claims == {}
 
 
@@ -49,13 +66,6 @@ def stop_at() -> Iterator[Callable[[str], tuple[threading.Event, threading.Event
 
     yield stop
     _points._hooks.clear()
-
-
-def until(condition: Callable[[], object]) -> None:
-    end_s = time.monotonic() + WITHIN_S
-    while not condition():
-        assert time.monotonic() < end_s, "it never came"
-        time.sleep(0.001)
 
 
 def threads() -> list[threading.Thread]:
