@@ -17,8 +17,10 @@ run: $(READY)
 demo: $(READY)
 	@$(BIN)/python -m holdfast.lab.first_light
 
+# So many files at a time; JOBS=0 runs one test after the other.
+JOBS ?= auto
 test: $(READY)
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from queue import Queue
 from typing import Any, Self
@@ -66,8 +67,9 @@ class Member:
 
     def go(self) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # It may have been killed already, as was planned.
+            self.process.stdin.write("go\n")
+            self.process.stdin.flush()
 
     def signal(self, number: int) -> None:
         os.kill(self.pid, number)
@@ -96,4 +98,5 @@ class Member:
             self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
-                pipe.close()
+                with suppress(BrokenPipeError):
+                    pipe.close()

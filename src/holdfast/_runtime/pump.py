@@ -63,17 +63,21 @@ class Pump:
         self._loop.call_soon_threadsafe(self.wake)
 
     async def change(self) -> None:
-        """Until the next look."""
+        """Until the next look; one follows soon, though what it is for was told before."""
         self.awaited += 1
+        self.attend()
         try:
             await self._changed.wait()
         finally:
             self.awaited -= 1
 
+    def _poll_s(self) -> float | None:
+        return POLL_WAITING_S if self.awaited or self._waits() else None
+
     async def _pump(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(POLL_WAITING_S if self._waits() else None):
+                async with asyncio.timeout(self._poll_s()):
                     await self._wake.wait()
             except TimeoutError:
                 self._due = True
