@@ -101,7 +101,8 @@ async def session_events(
         Safe.
 
     Cost:
-        One event; and, while a turn waits, a look at the queue every 2 s.
+        One event; and, while a turn waits, a look at the queue every 2 s.  While there is no
+        such session the process polls, as for all who wait for a change: 20 times a second.
     """
     while not await _is_there(hf, key):
         if hf.draining:
